@@ -1,0 +1,128 @@
+/*
+ * board.h - the page of shared memory beside the store: the write lock, the
+ * doorbell, the interest filter, and who owns and serves the state.
+ *
+ * Everything here is a hint or a lock; the truth is in the store. A damaged
+ * board can delay an event, never lose or invent one.
+ *
+ * The doorbell, in the only order that checks clean (docs/models/doorbell.pml):
+ *   writer:  commit; full fence; if interest and asleep: write one byte. It
+ *            never clears `asleep`.
+ *   server:  read the log to its end, publishing; again if it grew; asleep = 1;
+ *            full fence; read the store's last revision; if newer: asleep = 0
+ *            and again; wait for the bell; drain it; asleep = 0.
+ */
+#ifndef ZP_CORE_BOARD_H
+#define ZP_CORE_BOARD_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "core/pid.h"
+#include "core/place.h"
+
+#define ZP__BOARD_MAGIC UINT64_C(0x31647261426f727a) /* "zroBard1" */
+#define ZP__BOARD_VERSION 1
+#define ZP__INTEREST 16384 /* buckets of the interest filter */
+#define ZP__SLOTS 1024     /* of watching processes, for bells of their own */
+
+/* Laid out in shared memory: fixed-size, atomics lock-free. */
+typedef struct zp__shared {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t size; /* of this struct */
+    uint64_t boot;
+    uint64_t pid_ns;
+    zp__pid owner;
+    char data[ZP__PATH_MAX]; /* directory of data.mdb */
+
+    /* the lock */
+    pthread_mutex_t lock; /* process-shared, robust, error-checking */
+    _Atomic int32_t holder;       /* pid; 0: free */
+    _Atomic int32_t waiters;      /* processes waiting for it */
+    _Atomic uint64_t held_since;  /* CLOCK_MONOTONIC ns */
+    _Atomic uint64_t acquired;    /* how often it was taken */
+    _Atomic int32_t last_holder;  /* pid, for fairness */
+    _Atomic uint32_t streak;      /* times in a row by last_holder */
+
+    /* hints about the store, written by who holds the lock */
+    _Atomic uint64_t head;      /* newest revision */
+    _Atomic uint64_t allocated; /* bytes of data.mdb that are really there */
+    _Atomic uint64_t writers;   /* source of zp_state writer ids */
+
+    /* the doorbell and the server */
+    _Atomic uint32_t asleep;
+    _Atomic uint32_t closed;     /* the owner has ended */
+    _Atomic uint32_t generation; /* how often a server was started */
+    _Atomic int32_t server_pid;  /* 0: none yet */
+    _Atomic uint64_t server_start;
+    _Atomic uint64_t rings;
+    _Atomic uint32_t interest[ZP__INTEREST]; /* distinct topics per bucket */
+
+    /* room for the watchers' own bells */
+    struct {
+        _Atomic int32_t pid;
+        _Atomic uint32_t flags;
+        _Atomic uint64_t start;
+        _Atomic uint64_t unused[2];
+    } slots[ZP__SLOTS];
+} zp__shared;
+
+typedef struct zp__board {
+    zp__shared *shared;
+    int bell; /* O_RDWR|O_NONBLOCK|O_CLOEXEC */
+    void *owned[3];
+} zp__board;
+
+/* Make board and bell in PLACE's run directory (0600), owned by this process,
+ * with the head unknown (0) and nobody serving. */
+int zp__board_create(const zp__place *place);
+
+/* Map an existing one. ZP_ENOSTATE, ZP_EVERSION, ZP_ECORRUPT. */
+int zp__board_open(zp__board *ret, const zp__place *place);
+void zp__board_close(zp__board *board);
+
+/* Only read who owns the state in DIR: for the sweep. -errno, ZP_EVERSION. */
+int zp__board_owner(const char *dir, zp__pid *ret);
+
+/* Take the write lock within TIMEOUT seconds (negative: for ever). A process
+ * that had it 8 times in a row while others wait lets one of them go first.
+ * 0, or 1 when the last holder died with it (the store's own lock has rolled
+ * it back), -EDEADLK (this thread has it), -ETIMEDOUT (text: holder, since). */
+int zp__board_lock(zp__board *board, double timeout);
+void zp__board_unlock(zp__board *board);
+
+/* 64-bit topics: of a key, and of all keys of a namespace. */
+uint64_t zp__topic_key(const char *ns, const char *key);
+uint64_t zp__topic_ns(const char *ns);
+
+/* Is anybody interested in TOPIC? To be asked after the fence. */
+static inline bool
+zp__board_interest(const zp__board *board, uint64_t topic)
+{
+    return atomic_load_explicit(
+               &board->shared->interest[topic % ZP__INTEREST],
+               memory_order_relaxed) != 0;
+}
+
+/* After a commit: fence once, then zp__board_ring() if any of its topics is of
+ * interest. zp__board_ring() writes the byte if the server is asleep. */
+static inline void
+zp__board_fence(void)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+}
+void zp__board_ring(zp__board *board);
+
+/* The server's side of the bell: read it dry. */
+void zp__board_drain(zp__board *board);
+
+/* A new writer id: unique in this state, not 0. */
+uint64_t zp__board_writer(zp__board *board);
+
+bool zp__board_closed(const zp__board *board);
+
+/* The process that serves (alive or not; pid 0: none yet). */
+zp__pid zp__board_server(const zp__board *board);
+
+#endif

@@ -1,0 +1,71 @@
+/*
+ * context.h - a process's connection to a state: what hangs together.
+ *
+ * zp_ctx owns the loop, the store's reference, the state handles, the children
+ * and, through hooks (core never includes reactors), the feed. It dies in one
+ * order: children, feed, handles, loop, store, place. Inside its own callbacks
+ * zp_ctx_free() only marks it; the outermost zp__ctx_leave() does it.
+ */
+#ifndef ZP_CORE_CONTEXT_H
+#define ZP_CORE_CONTEXT_H
+
+#include "core/client.h"
+#include "core/error.h"
+#include "core/fork.h"
+#include "core/loop.h"
+#include "core/store.h"
+
+struct zp_ctx {
+    uint64_t token; /* zp__token() of its process */
+    zp__place place;
+    zp__store *store;
+    zp__board *board; /* the store's */
+    zp__view *view;   /* for plain reads: begun and ended within a call */
+    zp__loop *loop;
+    zp__client *client;     /* of the state server; made on demand */
+    zp_state *state;        /* the default handle */
+    zp_state *states;       /* all handles, linked */
+    zp_proc *procs;         /* children, oldest first */
+    struct zp__feed *feed;  /* of reactors; NULL until the first watch */
+    void (*feed_free)(zp_ctx *ctx);
+    void (*feed_state_gone)(zp_ctx *ctx, zp_state *state);
+    void (*feed_stats)(zp_ctx *ctx, zp_stats *stats);
+    bool owner;             /* made the state: closes it */
+    bool dying;             /* zp_ctx_free() inside a callback */
+    unsigned depth;         /* callbacks of this context on the stack */
+    unsigned flags;
+    double lock_timeout;
+    double start_timeout;
+    double grace;
+    double longest_callback;
+    uint64_t events;
+    struct zp__child *child; /* in a spawned child: what zp_return() keeps */
+    char ns[ZP__NS_MAX + 1];
+    char error[ZP__ERROR_MAX];
+};
+
+/* Every public entry begins with this: 0, -EINVAL, ZP_EFORK, ZP_ECLOSED. */
+int zp__ctx_enter(const zp_ctx *ctx);
+
+/* ... and ends with this: keeps the text of a failure (RC < 0) in CTX, which
+ * may be NULL; returns RC. */
+int zp__ctx_done(const zp_ctx *ctx, int rc);
+
+/* Around each callback of CTX: bumps depth and takes the time; leave frees a
+ * dying context at depth 0 (returns true: it is gone) and hands a negative RC
+ * of the callback to zp__loop_stop(). */
+double zp__ctx_call(zp_ctx *ctx);
+bool zp__ctx_leave(zp_ctx *ctx, double called, int rc);
+
+/* Around each nested run, likewise counted: a run that waits for *DONE.
+ * -EDEADLK inside an atomic operation; ends with ZP_ECLOSED when the context
+ * is freed or the state closed meanwhile: then CTX must not be touched if
+ * *RET_GONE. */
+int zp__ctx_wait(zp_ctx *ctx, const bool *done, double timeout,
+                 bool *ret_gone);
+
+/* The context of a child on PLACE (in the child, after zp__fork_child()). */
+int zp__ctx_child(zp_ctx **ret, const zp__place *place, const char *ns,
+                  const zp_ctx *parent);
+
+#endif

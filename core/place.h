@@ -1,0 +1,61 @@
+/*
+ * place.h - where a state lives in the file system.
+ *
+ * Base: $ZP_RUNTIME_DIR, or /dev/shm/zp-UID (0700; made on demand, removed
+ * when empty; refused when it is a link or another's). Below it one *run
+ * directory* (0700) per state, named by the state's well-known name, or
+ * "p-PID-RANDOM" for a private one, or "d-DEV-INO" for a durable one (of its
+ * path's directory). In it:
+ *
+ *     board   shared memory (board.h)       bell    FIFO (board.h)
+ *     lock    flock of the server           start   flock of who starts one
+ *     pub     XPUB socket                   ctl     ROUTER socket
+ *     data.mdb lock.mdb                     (a durable state has these two in
+ *                                           its own path instead)
+ *
+ * A new one is filled under a temporary name (".new-PID-START-RANDOM") and
+ * then renamed: whoever sees it sees it whole. rename() onto a live one fails;
+ * onto a stale one (server's flock free, owner dead) after removing it.
+ */
+#ifndef ZP_CORE_PLACE_H
+#define ZP_CORE_PLACE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define ZP__PATH_MAX 512
+
+typedef struct zp__place {
+    char run[108 - 8];       /* the run directory; sockets must fit */
+    char data[ZP__PATH_MAX]; /* where data.mdb is: run, or the durable path */
+    bool durable;
+} zp__place;
+
+/* Make a fresh run directory under a temporary name (then `run` is that name)
+ * for a state called NAME (NULL: private) or durable at PATH (made, 0700, if
+ * absent); publish it under its final name; or drop it. Sweeps stale ones
+ * first. Errors: -EADDRINUSE, -EINVAL (name), -ENAMETOOLONG, -errno. */
+int zp__place_new(zp__place *place, const char *name, const char *path);
+int zp__place_publish(zp__place *place);
+
+/* Find a running state: by name, or by path ('/' in it) of its run directory
+ * or of its durable data. ZP_ENOSTATE when there is none. */
+int zp__place_find(zp__place *place, const char *address);
+
+/* Remove the run directory with all it holds (never a durable state's data),
+ * and the base when it is empty. Best effort; missing things are fine. */
+void zp__place_remove(const zp__place *place);
+
+/* Remove stale run directories of this uid: flock on `lock` free and the owner
+ * in `board` dead, or never finished by a dead process. */
+void zp__place_sweep(void);
+
+/* The path of FILE in the run directory, into BUFFER of ZP__PATH_MAX bytes. */
+const char *zp__place_file(const zp__place *place, const char *file,
+                           char *buffer);
+
+/* An exclusive flock on FILE (O_CLOEXEC, made if absent): the descriptor, or
+ * -EWOULDBLOCK when another holds it, or -errno. */
+int zp__place_flock(const zp__place *place, const char *file);
+
+#endif

@@ -1,0 +1,658 @@
+/*
+ * zp.h - zproc: processes that share one smart state and react to it.
+ *
+ * A *context* is a process's connection to a state: its event loop and its
+ * children. A *state* is a namespace seen through a context, dict-like, with
+ * typed values. A *revision* (64 bits, strictly increasing) numbers each
+ * committed transaction. A *change* is one key set or deleted at one revision.
+ * A *snapshot* is the state as it was at one revision. A *watch* is a
+ * registered reaction.
+ *
+ * Conventions, the same everywhere:
+ *
+ *  - A function that can fail returns int: 0 or more is success, a negative
+ *    value is an error, either -errno or one of the ZP_E* codes below (which
+ *    are negative themselves). zp_strerror() names it; zp_ctx_error() tells
+ *    which key, file or process was meant.
+ *  - Outputs (ret_...) are written on success only.
+ *  - Pointers passed in are *borrowed* for the call, unless the contract says
+ *    *kept* (must stay valid as long as the object) or *taken* (the object
+ *    frees it; on error nothing is taken).
+ *  - Times are seconds as double; negative means for ever, 0 do not wait.
+ *  - An option struct starts with `size` (sizeof the struct); all other
+ *    fields zero mean the defaults; a NULL pointer means all defaults.
+ *  - A context and everything made from it belongs to one thread at a time
+ *    and to one process: after fork(), every call on an inherited handle is
+ *    ZP_EFORK and touches nothing (freeing one gives NULL, and leaks it).
+ *    Several contexts, in several threads, are fine.
+ *  - Callbacks run only inside zp_run(), inside a call that waits (zp_wait()
+ *    and its kin), or inside ev_run() of the application's own loop; never
+ *    from within a registering call.
+ *  - Freeing or cancelling anything inside any callback is legal.
+ *
+ * Errors that every call on a context or state can give, and which the
+ * contracts below do not repeat: -EINVAL (an argument is NULL, empty or out
+ * of range), ZP_EFORK, ZP_ECLOSED, -ENOMEM, and for what reads or writes
+ * -EIO and ZP_ECORRUPT.
+ */
+#ifndef ZP_H
+#define ZP_H
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define ZP_API __attribute__((visibility("default")))
+#define ZP_PRINTF(f, a) __attribute__((format(printf, f, a)))
+#else
+#define ZP_API
+#define ZP_PRINTF(f, a)
+#endif
+
+#define ZP_VERSION_MAJOR 1
+#define ZP_VERSION_MINOR 0
+#define ZP_VERSION_PATCH 0
+
+struct ev_loop;
+
+typedef struct zp_ctx zp_ctx;
+typedef struct zp_state zp_state;
+typedef struct zp_value zp_value;
+typedef struct zp_tpl zp_tpl;
+typedef struct zp_iter zp_iter;
+typedef struct zp_watch zp_watch;
+typedef struct zp_event zp_event;
+typedef struct zp_proc zp_proc;
+
+/* ------------------------------------------------------------ errors -- */
+
+/* The codes of zproc's own, each with the text that zp_strerror() gives. */
+#define ZP_ERRORS(X)                                                         \
+    X(ZP_ENOKEY, -20001, "no such key")                                      \
+    X(ZP_ETYPE, -20002, "the value has another type")                        \
+    X(ZP_EVALUE, -20003, "the bytes are not a valid value")                  \
+    X(ZP_EFORMAT, -20004, "not a valid format")                              \
+    X(ZP_EGONE, -20005, "the revision is no longer retained")                \
+    X(ZP_EFORK, -20006, "the handle belongs to another process")             \
+    X(ZP_ECLOSED, -20007, "the state is closed")                             \
+    X(ZP_ENOSTATE, -20008, "no such state")                                  \
+    X(ZP_ENOSERVER, -20009, "the state server does not answer")              \
+    X(ZP_EVERSION, -20010, "the state was made by another version")          \
+    X(ZP_ECORRUPT, -20011, "the state is damaged")                           \
+    X(ZP_EFAILED, -20012, "the process failed")                              \
+    X(ZP_EBREAK, -20013, "the wait was ended by zp_break")
+
+#define ZP_ERROR_ENUM(name, code, text) name = (code),
+enum zp_error { ZP_ERRORS(ZP_ERROR_ENUM) ZP_EFIRST = -20001 };
+#undef ZP_ERROR_ENUM
+
+/* The text of an error code as zproc's functions return it: -errno, ZP_E*,
+ * or an unknown one. Never NULL; static, or good until the thread's next
+ * call. Callable from anywhere. */
+ZP_API const char *zp_strerror(int error);
+
+/* What the last failed call on CTX, or on anything made from it, was about,
+ * in one line that names the key, file or process. Never NULL; "" when none
+ * failed. Borrowed: good until the next call on CTX fails. With NULL: of the
+ * last call of this thread that failed (the way to ask after a failed
+ * zp_ctx_new()). */
+ZP_API const char *zp_ctx_error(const zp_ctx *ctx);
+
+/* "MAJOR.MINOR.PATCH" of the library in use. */
+ZP_API const char *zp_version(void);
+
+/* ----------------------------------------------------------- context -- */
+
+enum zp_ctx_flag {
+    ZP_CTX_WAIT = 1 << 0 /* zp_ctx_free() first waits for the children */
+};
+
+enum zp_sync {
+    ZP_SYNC_COMMIT = 0,  /* each commit is on the disk before it returns */
+    ZP_SYNC_INTERVAL = 1 /* the server syncs every sync_interval seconds */
+};
+
+typedef struct zp_ctx_options {
+    size_t size;
+    unsigned flags;         /* zp_ctx_flag */
+    int sync;               /* zp_sync, for a durable state */
+    const char *name;       /* well-known name, 1-64 of [A-Za-z0-9._-] and not
+                               starting with a dot; NULL: a private state */
+    const char *path;       /* directory of a durable state, made if absent;
+                               NULL: ephemeral, in memory (tmpfs) */
+    const char *ns;         /* namespace, 1-32 bytes; NULL: "default" */
+    double lock_timeout;    /* how long a write waits for others' writes;
+                               0: 10 s */
+    double start_timeout;   /* how long to wait for the server; 0: 10 s */
+    double grace;           /* between TERM and KILL to a child; 0: 1 s */
+    double sync_interval;   /* 0: 0.1 s */
+    uint64_t log_revisions; /* changes retained, rounded up to a power of two,
+                               64 - 2^24; 0: 2^18 */
+    uint64_t log_bytes;     /* bytes of log retained; 0: 64 MiB */
+    uint64_t max_bytes;     /* of the whole state; 0: half of the file system's
+                               free space, at most 1 GiB */
+    uint64_t map_bytes;     /* address space reserved; 0: 16 GiB */
+    uint64_t max_value;     /* of one value's image; 0: 1 MiB, at most 64 MiB */
+    struct ev_loop *loop;   /* kept: the application's own loop; NULL: one of
+                               the context's */
+} zp_ctx_options;
+
+/* Start a new state and its server, and connect to it. Returns when the
+ * server answers. The calling process owns the state: when it frees the
+ * context or ends, in whatever way, the state's processes end and an
+ * ephemeral state is removed. The options log_*, max_*, sync* are stored in
+ * the state and obeyed by all; a durable state that exists keeps its own.
+ * Errors: -EADDRINUSE (the name or path is in use by a live state),
+ * ZP_ENOSERVER (the server cannot be started; the text says why),
+ * -ENAMETOOLONG, -ENOSPC, ZP_EVERSION, -errno of the file system. */
+ZP_API int zp_ctx_new(zp_ctx **ret_ctx, const zp_ctx_options *options);
+
+/* Connect to a running state: ADDRESS is its name, or the path that
+ * zp_ctx_address() told or that a durable state lives at (anything with a
+ * '/'), or NULL for $ZP_ADDRESS. Of the options only flags, ns, lock_timeout,
+ * start_timeout, grace and loop are used. Errors: ZP_ENOSTATE (nobody there;
+ * at once, no waiting), ZP_EVERSION, -EACCES. */
+ZP_API int zp_ctx_attach(zp_ctx **ret_ctx, const char *address,
+                         const zp_ctx_options *options);
+
+/* Leave the state: wait for or end the context's children (deepest first),
+ * cancel its watches, free everything made from it, and, in the owner, close
+ * the state for all and remove an ephemeral one. Takes NULL, returns NULL.
+ * Inside one of the context's own callbacks it is legal and takes effect when
+ * the outermost callback has returned. */
+ZP_API zp_ctx *zp_ctx_free(zp_ctx *ctx);
+
+/* The address with which another process attaches. Borrowed from CTX. */
+ZP_API const char *zp_ctx_address(const zp_ctx *ctx);
+
+/* The context's state handle for its namespace. Borrowed from CTX. */
+ZP_API zp_state *zp_ctx_state(zp_ctx *ctx);
+
+typedef struct zp_pong {
+    int server_pid;
+    double round_trip; /* seconds */
+    uint64_t revision; /* the newest that the server knew */
+} zp_pong;
+
+/* Send PAYLOAD (SIZE bytes, at most 64 KiB; may be NULL with 0) to the state
+ * server and compare its echo; start a dead server again. RET_PONG may be
+ * NULL. Errors: -ETIMEDOUT, ZP_ENOSERVER, -EBADMSG (another payload came
+ * back), -EDEADLK inside an atomic operation. Runs no callbacks. */
+ZP_API int zp_ping(zp_ctx *ctx, zp_pong *ret_pong, const void *payload,
+                   size_t size, double timeout);
+
+typedef struct zp_stats {
+    size_t size;               /* in: sizeof(zp_stats) */
+    uint64_t revision;         /* newest */
+    uint64_t oldest_revision;  /* oldest that zp_at() can give */
+    uint64_t used_bytes;       /* of the store's file */
+    uint64_t max_bytes;
+    uint64_t log_used_bytes;
+    uint64_t readers;          /* read transactions registered */
+    uint64_t oldest_reader;    /* pid of the one that pins the oldest pages */
+    uint64_t watches;          /* of this context */
+    uint64_t events;           /* delivered to callbacks of this context */
+    uint64_t server_pid;
+    uint64_t server_generation; /* how often the server was started */
+    double longest_callback;    /* seconds */
+} zp_stats;
+
+/* Fill *RET_STATS. Errors: -EINVAL (size). */
+ZP_API int zp_ctx_stats(zp_ctx *ctx, zp_stats *ret_stats);
+
+/* Run the loop until zp_break(), until a callback returns a negative value
+ * (which is then returned), or until nothing is left to wait for: no watch is
+ * active, and no watcher of the application on the loop. Returns 0 or that
+ * negative value, ZP_ECLOSED when the state was closed, -EDEADLK inside an
+ * atomic operation. May be called inside a callback (a nested run). */
+ZP_API int zp_run(zp_ctx *ctx);
+
+/* End the innermost zp_run() (which returns 0) or wait (ZP_EBREAK) of CTX. To
+ * be called from a callback, the application's watchers included. Nothing
+ * running: -EINVAL. */
+ZP_API int zp_break(zp_ctx *ctx);
+
+/* ------------------------------------------------------------- serve -- */
+
+typedef struct zp_serve_options {
+    size_t size;
+    int ready_fd;          /* with run_dir: where to tell that it serves */
+    const char *run_dir;   /* serve this existing state (what zp_ctx_new()
+                              runs); NULL: make a new one from `state` */
+    const zp_ctx_options *state; /* name, path and limits of the new state */
+} zp_serve_options;
+
+/* Be a state server in the calling process, which must have one thread; this
+ * is all that the program zp-server does. With run_dir it returns 0 when the
+ * state's owner has ended and everything is cleaned up; with a new state it is
+ * the owner itself and returns 0 at SIGTERM or SIGINT. Errors: -EADDRINUSE (a
+ * server is running on this state), and those of zp_ctx_new(). */
+ZP_API int zp_serve(const zp_serve_options *options);
+
+/* ------------------------------------------------------------ values -- */
+
+/*
+ * A value is a tpl image: typed, self-describing, compact. A *format* is
+ * tpl's: c (byte), j v (16-bit), i u (32), I U (64), f (double), s (string),
+ * B (bytes), S(...) structures, # fixed lengths, A(...) arrays. Behind a
+ * format stand *addresses*, as with tpl_map(): where the fields are read from
+ * or written to; an int behind each #.
+ *
+ * A lone integer format is the type int whatever its width: stored
+ * canonically, read with any width that it fits into (else -ERANGE; c and v
+ * are unsigned). Likewise a lone f (one NaN, no negative zero), s and B. All
+ * other formats are composites: read with the format they were written with.
+ * Two values are equal when their images are.
+ *
+ * What is read into an s field is a NUL-terminated string, into a B field
+ * zp_bin.addr: both from malloc(), the caller frees them with free().
+ */
+typedef struct zp_bin { /* laid out as tpl_bin */
+    void *addr;
+    uint32_t sz;
+} zp_bin;
+
+enum zp_type {
+    ZP_NONE = 1,
+    ZP_BOOL,
+    ZP_INT,
+    ZP_DOUBLE,
+    ZP_STRING,
+    ZP_BYTES,
+    ZP_COMPOSITE
+};
+
+/* Make a value from a format without A() and addresses. Errors: ZP_EFORMAT,
+ * -EINVAL (a NULL address or lone NULL string), -EMSGSIZE (over 64 MiB). */
+ZP_API int zp_value_new(zp_value **ret_value, const char *format, ...);
+
+/* The same for the plain forms that have no format of their own. */
+ZP_API int zp_value_new_bool(zp_value **ret_value, int value);
+ZP_API int zp_value_new_none(zp_value **ret_value);
+
+/* Make a value from an image of SIZE bytes that comes from elsewhere: checked
+ * strictly, copied, lone numbers made canonical. Errors: ZP_EVALUE (the text
+ * says what is wrong at which byte), -EMSGSIZE. */
+ZP_API int zp_value_new_image(zp_value **ret_value, const void *image,
+                              size_t size);
+
+/* Free VALUE. Takes NULL, returns NULL. */
+ZP_API zp_value *zp_value_free(zp_value *value);
+
+/* Read VALUE into addresses. Errors: ZP_ETYPE (the text says what it is and
+ * what was asked), -ERANGE, ZP_EFORMAT. */
+ZP_API int zp_value_get(const zp_value *value, const char *format, ...);
+
+/* Read a bool into *RET_VALUE as 0 or 1. Errors: ZP_ETYPE. */
+ZP_API int zp_value_get_bool(const zp_value *value, int *ret_value);
+
+/* Its zp_type. */
+ZP_API int zp_value_type(const zp_value *value);
+
+/* Its tpl format, borrowed from VALUE ("" of none, "c" of a bool). */
+ZP_API const char *zp_value_format(const zp_value *value);
+
+/* Its image, borrowed from VALUE, and *RET_SIZE bytes of it. */
+ZP_API const void *zp_value_image(const zp_value *value, size_t *ret_size);
+
+/* 1 if A and B are equal, else 0. */
+ZP_API int zp_value_equal(const zp_value *a, const zp_value *b);
+
+/* Write a readable form into BUFFER (SIZE bytes, always NUL-terminated when
+ * SIZE > 0; long values are cut with "..."). Returns the length that the whole
+ * text has, as snprintf() does. */
+ZP_API int zp_value_text(const zp_value *value, char *buffer, size_t size);
+
+/* Formats with A(): a tpl map, filled and read element by element. The
+ * addresses are kept until it is freed. */
+ZP_API int zp_tpl_new(zp_tpl **ret_tpl, const char *format, ...);
+ZP_API zp_tpl *zp_tpl_free(zp_tpl *tpl);
+
+/* Pack the fields of index I (0: the outermost, 1.. : the A()s from left to
+ * right) from their addresses. Errors: -EINVAL (no such index, or loaded). */
+ZP_API int zp_tpl_pack(zp_tpl *tpl, int i);
+
+/* The value packed so far; TPL is as new afterwards. */
+ZP_API int zp_tpl_value(zp_tpl *tpl, zp_value **ret_value);
+
+/* Load VALUE (copied) for zp_tpl_unpack(). Errors: ZP_ETYPE (another format or
+ * fixed length). */
+ZP_API int zp_tpl_load(zp_tpl *tpl, const zp_value *value);
+
+/* Unpack index I into its addresses: 0 first; an A() gives 1 per element and
+ * 0 at its end. Errors: -EINVAL (no such index, nothing loaded, or an A()
+ * before what it stands in). */
+ZP_API int zp_tpl_unpack(zp_tpl *tpl, int i);
+
+/* Elements left in the array of index I. */
+ZP_API int zp_tpl_length(zp_tpl *tpl, int i);
+
+/* ------------------------------------------------------------- state -- */
+
+/*
+ * A zp_state is one of three: *live* (each call is one atomic operation on the
+ * newest state), a *transaction* (inside zp_atomic()), or a *snapshot*. All
+ * are read with the same functions; a snapshot is not written (-EROFS).
+ * Reads on a live one see every commit that happened before them.
+ *
+ * A key is 1-200 bytes without NUL. Reading: ZP_ENOKEY (the text names the
+ * key), ZP_ETYPE (what is stored and what was asked), -ERANGE; then outputs
+ * are untouched. On a snapshot that retention has passed: ZP_EGONE.
+ *
+ * Writing: -ETIMEDOUT (the text names the process that holds the lock and
+ * since when), -EDEADLK (inside an atomic operation on another handle),
+ * -ENOSPC (the text names directory, used and limit; deleting still works),
+ * -EMSGSIZE (over max_value), -EROFS. After an error nothing has changed.
+ */
+
+/* A handle of its own on STATE's context for namespace NS (1-32 bytes; NULL:
+ * the same). Of a transaction or snapshot: one in the same transaction or at
+ * the same revision, borrowing it. To be freed with zp_state_free(). */
+ZP_API int zp_state_clone(zp_state *state, zp_state **ret_state,
+                          const char *ns);
+
+/* Free a handle from zp_state_clone(), zp_snapshot() or zp_at(), with the
+ * watches registered through it. Takes NULL, returns NULL. */
+ZP_API zp_state *zp_state_free(zp_state *state);
+
+/* The namespace, borrowed from STATE; its context. */
+ZP_API const char *zp_state_ns(const zp_state *state);
+ZP_API zp_ctx *zp_state_ctx(const zp_state *state);
+
+/* Its revision: the newest, the snapshot's, or what the transaction will be. */
+ZP_API int zp_revision(zp_state *state, uint64_t *ret_revision);
+
+/* Set KEY from a format without A() and addresses, or from a plain C value. */
+ZP_API int zp_set(zp_state *state, const char *key, const char *format, ...);
+ZP_API int zp_set_int(zp_state *state, const char *key, int64_t value);
+ZP_API int zp_set_double(zp_state *state, const char *key, double value);
+ZP_API int zp_set_string(zp_state *state, const char *key, const char *value);
+ZP_API int zp_set_bytes(zp_state *state, const char *key, const void *data,
+                        size_t size);
+ZP_API int zp_set_bool(zp_state *state, const char *key, int value);
+ZP_API int zp_set_none(zp_state *state, const char *key);
+ZP_API int zp_set_value(zp_state *state, const char *key,
+                        const zp_value *value);
+
+/* Get KEY into addresses, or as a plain C value. Strings, bytes and values
+ * are the caller's: free(), zp_value_free(). A string always has its NUL;
+ * bytes have one behind them as well, not counted. */
+ZP_API int zp_get(zp_state *state, const char *key, const char *format, ...);
+ZP_API int zp_get_int(zp_state *state, const char *key, int64_t *ret_value);
+ZP_API int zp_get_double(zp_state *state, const char *key, double *ret_value);
+ZP_API int zp_get_string(zp_state *state, const char *key, char **ret_value);
+ZP_API int zp_get_bytes(zp_state *state, const char *key, void **ret_data,
+                        size_t *ret_size);
+ZP_API int zp_get_bool(zp_state *state, const char *key, int *ret_value);
+ZP_API int zp_get_value(zp_state *state, const char *key,
+                        zp_value **ret_value);
+
+/* Its zp_type, or ZP_ENOKEY. */
+ZP_API int zp_type(zp_state *state, const char *key);
+
+/* 1 if KEY is there, else 0. */
+ZP_API int zp_contains(zp_state *state, const char *key);
+
+/* Get with default: when KEY is absent, 0 is returned and the addresses keep
+ * what they hold; 1 when it was read. */
+ZP_API int zp_get_or(zp_state *state, const char *key, const char *format,
+                     ...);
+
+/* When KEY is absent, set it from the addresses and return 1; else read it
+ * into them and return 0 (strings and bytes read are then the caller's). */
+ZP_API int zp_setdefault(zp_state *state, const char *key, const char *format,
+                         ...);
+
+/* Delete KEY. Absent: ZP_ENOKEY. */
+ZP_API int zp_delete(zp_state *state, const char *key);
+
+/* Read KEY and delete it in one operation. zp_pop_or(): as zp_get_or(). */
+ZP_API int zp_pop(zp_state *state, const char *key, const char *format, ...);
+ZP_API int zp_pop_or(zp_state *state, const char *key, const char *format,
+                     ...);
+
+/* Remove the key created last and hand it out with its value: both the
+ * caller's (free(), zp_value_free()). May take time in proportion to the
+ * number of keys. Empty: ZP_ENOKEY. */
+ZP_API int zp_popitem(zp_state *state, char **ret_key, zp_value **ret_value);
+
+typedef struct zp_pair {
+    const char *key;
+    const zp_value *value;
+} zp_pair;
+
+/* Set N pairs in one change; of two with one key the later counts. */
+ZP_API int zp_update(zp_state *state, const zp_pair *pairs, size_t n);
+
+/* Set all that OTHER holds (any kind of zp_state) in one change;
+ * zp_replace() also deletes what OTHER does not hold. What is equal already
+ * is not written. */
+ZP_API int zp_update_from(zp_state *state, zp_state *other);
+ZP_API int zp_replace(zp_state *state, zp_state *other);
+
+/* Delete all keys of the namespace in one change. */
+ZP_API int zp_clear(zp_state *state);
+
+/* The number of keys. */
+ZP_API int zp_length(zp_state *state, uint64_t *ret_length);
+
+/* 1 if both hold the same keys with equal values, else 0. */
+ZP_API int zp_equal(zp_state *a, zp_state *b);
+
+/* Iterate over the keys in byte order, exactly as they are at this moment (a
+ * live state's iterator holds a snapshot; a transaction's is good until it is
+ * written to: -ESTALE). Free it before its state. */
+ZP_API int zp_iter_new(zp_state *state, zp_iter **ret_iter);
+ZP_API zp_iter *zp_iter_free(zp_iter *iter);
+
+/* Step: 1 and the next key and value (either may be NULL), both borrowed until
+ * the next step; 0 at the end. */
+ZP_API int zp_iter_next(zp_iter *iter, const char **ret_key,
+                        const zp_value **ret_value);
+
+/* A snapshot of STATE as it is now, and as it was at REVISION. It holds a read
+ * transaction: it stays readable until freed, and keeps its pages from being
+ * used again, so do not keep one for long. zp_at() errors: ZP_EGONE (older
+ * than what is retained), -ERANGE (not reached yet). */
+ZP_API int zp_snapshot(zp_state *state, zp_state **ret_snapshot);
+ZP_API int zp_at(zp_state *state, zp_state **ret_snapshot, uint64_t revision);
+
+/* ------------------------------------------------------------ atomic -- */
+
+/* The function of an atomic operation: TXN is read and written with the
+ * functions above. 0 or more commits, a negative value rolls all back. */
+typedef int zp_atomic_fn(zp_state *txn, void *user);
+
+/* Run FN exactly once, in this process, under the state's lock, and return
+ * what it returned; all of its writes are one change at one revision. On a
+ * transaction: a nested one, rolled back alone. Inside FN, writing through
+ * another handle and whatever waits is -EDEADLK. If the process dies inside,
+ * nothing has happened. Errors before FN runs: as writing. After FN: -EIO,
+ * -ENOSPC (only if the file system failed in between; nothing has changed). */
+ZP_API int zp_atomic(zp_state *state, zp_atomic_fn *fn, void *user);
+
+/* Add to the int at KEY, and tell the sum (RET_VALUE may be NULL). Errors:
+ * ZP_ENOKEY, ZP_ETYPE, -EOVERFLOW. */
+ZP_API int zp_increase(zp_state *state, const char *key, int64_t *ret_value,
+                       int64_t by);
+ZP_API int zp_decrease(zp_state *state, const char *key, int64_t *ret_value,
+                       int64_t by);
+
+/* The same for a double. */
+ZP_API int zp_increase_double(zp_state *state, const char *key,
+                              double *ret_value, double by);
+
+/* Append at KEY: with format "s" to a string, with "B" to bytes, with any
+ * other format X without A() one element to an array A(X). Errors: ZP_ENOKEY,
+ * ZP_ETYPE, -EMSGSIZE. */
+ZP_API int zp_append(zp_state *state, const char *key, const char *format,
+                     ...);
+
+/* ----------------------------------------------------------- watches -- */
+
+enum zp_event_kind {
+    ZP_CHANGED = 1, /* a transaction changed what is watched */
+    ZP_OVERRUN = 2  /* the log had passed the watch: changes are lost */
+};
+
+enum zp_change_flag {
+    ZP_CREATED = 1 << 0,  /* the key was absent before */
+    ZP_DELETED = 1 << 1,  /* the key is absent now */
+    ZP_IDENTICAL = 1 << 2 /* the value is equal to that before */
+};
+
+typedef struct zp_change {
+    const char *key;  /* borrowed from the event */
+    unsigned flags;   /* zp_change_flag */
+} zp_change;
+
+/* An event and what hangs on it is good until the callback returns. */
+ZP_API int zp_event_kind(const zp_event *event);
+
+/* The revision (of an overrun: the one of the snapshot); wall-clock time in
+ * seconds since 1970; pid of the writer (0 of an overrun). */
+ZP_API uint64_t zp_event_revision(const zp_event *event);
+ZP_API double zp_event_time(const zp_event *event);
+ZP_API int zp_event_writer(const zp_event *event);
+
+/* How many of the watched keys this transaction changed (0 of an overrun), and
+ * the I-th, in key order. Errors: -ERANGE. */
+ZP_API size_t zp_event_length(const zp_event *event);
+ZP_API int zp_event_change(const zp_event *event, zp_change *ret_change,
+                           size_t i);
+
+/* The state at exactly the event's revision, and the one before it (of an
+ * overrun: NULL). Borrowed snapshots; when the callback waits they may become
+ * ZP_EGONE. */
+ZP_API zp_state *zp_event_snapshot(const zp_event *event);
+ZP_API zp_state *zp_event_before(const zp_event *event);
+
+/* Of an overrun: the first and last revision that were lost. */
+ZP_API int zp_event_lost(const zp_event *event, uint64_t *ret_first,
+                         uint64_t *ret_last);
+
+enum zp_watch_flag {
+    ZP_LIVE = 1 << 0,        /* only the newest event; skip what came while busy */
+    ZP_OWN = 1 << 1,         /* also changes made through this state handle */
+    ZP_SAME = 1 << 2,        /* also writes of an equal value */
+    ZP_EXCLUDE = 1 << 3,     /* all keys but those of the list */
+    ZP_SINCE = 1 << 4,       /* start behind revision `since`, not now */
+    ZP_OLDEST = 1 << 5       /* start at the oldest change retained */
+};
+
+typedef struct zp_watch_options {
+    size_t size;
+    unsigned flags;  /* zp_watch_flag */
+    uint64_t count;  /* end after so many events; 0: never */
+    uint64_t since;  /* with ZP_SINCE */
+} zp_watch_options;
+
+/* A negative return ends zp_run(), which returns it. A watch's callback is
+ * never entered again while it runs: what happens meanwhile comes after. */
+typedef int zp_watch_fn(zp_watch *watch, const zp_event *event, void *user);
+
+/* Call FN at each change of one of N_KEYS keys (0 keys: of any key of the
+ * namespace) that happens after this call, in revision order, exactly once;
+ * all keys of one transaction are one event. STATE must be live. With
+ * RET_WATCH the caller owns the watch and frees it; with NULL it is freed when
+ * it ends. Errors: -ERANGE (`since` lies ahead), -EROFS (not live),
+ * ZP_ENOSERVER. */
+ZP_API int zp_call_when_change(zp_state *state, zp_watch **ret_watch,
+                               const char *const *keys, size_t n_keys,
+                               const zp_watch_options *options,
+                               zp_watch_fn *fn, void *user);
+
+/* ZP_KEYS("a", "b") stands for the two arguments keys, n_keys. */
+#define ZP_KEYS(...)                                                         \
+    (const char *const[]){__VA_ARGS__},                                      \
+        (sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
+
+/* End WATCH: after this returns its callback is not called again. */
+ZP_API int zp_watch_cancel(zp_watch *watch);
+
+/* Cancel WATCH and free it. Takes NULL, returns NULL. */
+ZP_API zp_watch *zp_watch_free(zp_watch *watch);
+
+/* 1 while it can still call back; 0 when cancelled or its count is reached. */
+ZP_API int zp_watch_active(const zp_watch *watch);
+
+/* 1 when the server has confirmed the subscription: from then on changes
+ * arrive at once; before, they arrive with the confirmation. */
+ZP_API int zp_watch_confirmed(const zp_watch *watch);
+
+/* Skip what is waiting: go on with changes after this moment. */
+ZP_API int zp_go_live(zp_watch *watch);
+
+/* --------------------------------------------------------- processes -- */
+
+/* The function of a child: CTX is a context of its own on the same state and
+ * namespace, freed when FN returns. 0 or more is success; a negative value is
+ * a failure with that code. */
+typedef int zp_proc_fn(zp_ctx *ctx, void *arg);
+
+typedef struct zp_spawn_options {
+    size_t size;
+    unsigned flags;   /* none yet: 0 */
+    const char *name; /* 1-64 bytes, for messages; NULL: none */
+    const char *ns;   /* the child's namespace; NULL: the context's */
+} zp_spawn_options;
+
+/* Fork a child that runs FN(its context, ARG). The child has ARG as it was at
+ * the fork; it ends with its parent, and by zp_ctx_free() of CTX. RET_PROC
+ * (may be NULL) is borrowed from CTX: good until CTX is freed. Standard output
+ * is flushed before the fork. Errors: -EAGAIN, -EDEADLK inside an atomic
+ * operation, as writing. */
+ZP_API int zp_spawn(zp_ctx *ctx, zp_proc **ret_proc,
+                    const zp_spawn_options *options, zp_proc_fn *fn,
+                    void *arg);
+
+typedef struct zp_result {
+    size_t size;         /* in: sizeof(zp_result) */
+    int code;            /* what its function returned */
+    int status;          /* exit status, or -1 when a signal ended it */
+    int signal;          /* that signal, else 0 */
+    int core;            /* 1 if it dumped core */
+    const char *error;   /* zp_fail()'s text, or one that says how it ended; ""
+                            on success. Borrowed from the zp_proc */
+    const char *origin;  /* "file:line" of zp_fail(), or "" */
+} zp_result;
+
+/* Wait until PROC has ended, running callbacks meanwhile, and tell how
+ * (RET_RESULT may be NULL). 0 if it succeeded, ZP_EFAILED if not (RET_RESULT
+ * is written then, too). Can be called again. Errors: -ETIMEDOUT, ZP_EBREAK,
+ * -EDEADLK inside an atomic operation. */
+ZP_API int zp_wait(zp_proc *proc, zp_result *ret_result, double timeout);
+
+/* Its pid; 1 while it runs, else 0. */
+ZP_API int zp_proc_pid(const zp_proc *proc);
+ZP_API int zp_proc_alive(zp_proc *proc);
+
+/* Read the typed result that it left with zp_return(); after zp_wait().
+ * Errors: ZP_ENOKEY (it left none), ZP_ETYPE, -ERANGE, -EBUSY (running). */
+ZP_API int zp_proc_get(zp_proc *proc, const char *format, ...);
+ZP_API int zp_proc_get_value(zp_proc *proc, zp_value **ret_value);
+
+/* TERM, the grace period, KILL; waits; callbacks run meanwhile. Errors and
+ * RET_RESULT as zp_wait(); a process that had ended already is fine. */
+ZP_API int zp_stop(zp_proc *proc, zp_result *ret_result);
+
+/* In a child: leave a typed result for whoever waits (the last one counts). */
+ZP_API int zp_return(zp_ctx *ctx, const char *format, ...);
+ZP_API int zp_return_value(zp_ctx *ctx, const zp_value *value);
+
+/* In a child: leave a text for the waiter and give CODE (negative; for a
+ * non-negative one ZP_EFAILED) back: return zp_fail(ctx, -EIO, "no %s", f). */
+#define zp_fail(ctx, code, ...)                                              \
+    zp_fail_at(ctx, __FILE__, __LINE__, code, __VA_ARGS__)
+ZP_API int zp_fail_at(zp_ctx *ctx, const char *file, int line, int code,
+                      const char *format, ...) ZP_PRINTF(5, 6);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
