@@ -1,0 +1,53 @@
+/*
+ * record.h - the record of one process, as it stands in the store's "p" rows.
+ *
+ * A fixed header in host byte order (the store belongs to one machine), three
+ * NUL-terminated strings and the image of the result. process.c writes them;
+ * the server reads them to end the tree; whoever lists processes reads them,
+ * too. The bytes come from another process: decode checks every length.
+ */
+#ifndef ZP_CORE_RECORD_H
+#define ZP_CORE_RECORD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/pid.h"
+
+#define ZP__RECORD_NAME 64    /* bytes of a name, without NUL */
+#define ZP__RECORD_TEXT 511   /* of an error text */
+#define ZP__RECORD_ORIGIN 255 /* of "file:line" */
+
+enum zp__record_state {
+    ZP__RECORD_RUNNING = 1, /* id.pid 0: forked, not known yet */
+    ZP__RECORD_ENDED = 2
+};
+
+typedef struct zp__record {
+    uint32_t state;     /* zp__record_state */
+    uint32_t depth;     /* 1: a child of the owner, 2: a child of that, ... */
+    zp__pid id;         /* the process */
+    zp__pid parent;     /* who spawned it */
+    int64_t spawned_ns; /* wall clock */
+    int64_t ended_ns;   /* 0: runs */
+    int32_t code;       /* as in zp_result */
+    int32_t status;
+    int32_t signal;
+    int32_t core;
+    const char *name;   /* NULL is taken as ""; after decode never NULL */
+    const char *error;
+    const char *origin;
+    const void *image;  /* of the result; NULL with size 0: none */
+    size_t image_size;
+} zp__record;
+
+/* Write RECORD into a new block from malloc(). Strings that are too long are
+ * cut. Errors: -EINVAL (state), -EMSGSIZE (image over 64 MiB), -ENOMEM. */
+int zp__record_encode(const zp__record *record, void **ret, size_t *ret_size);
+
+/* Read it; strings and image are borrowed from DATA. The image is *not*
+ * looked at: zp__image_check() it before use. ZP_ECORRUPT (another layout,
+ * lengths that do not fit, strings without end), ZP_EVERSION. */
+int zp__record_decode(zp__record *ret, const void *data, size_t size);
+
+#endif
