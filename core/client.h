@@ -30,6 +30,13 @@ int zp__server_ensure(const zp__place *place, zp__board *board,
 /* Does the server that the board names run? One cheap system call or two. */
 bool zp__server_alive(const zp__board *board);
 
+/* The owner's farewell: mark the state closed for all, wake the server, and
+ * wait at most TIMEOUT seconds until it has ended the tree and removed the run
+ * directory; without a server the directory is removed here. Callable again.
+ * 0, or -ETIMEDOUT (the server still works on it; nothing is left to do). */
+int zp__server_close(const zp__place *place, zp__board *board,
+                     double timeout);
+
 /* Requests (a DEALER on ctl). The zmq context in it serves the feed, too. */
 int zp__client_new(zp__client **ret, const zp__place *place);
 zp__client *zp__client_free(zp__client *client);

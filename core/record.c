@@ -28,6 +28,8 @@ struct header {
     uint32_t depth;
     zp__pid id;
     zp__pid parent;
+    uint64_t boot;
+    uint64_t pid_ns;
     int64_t spawned_ns;
     int64_t ended_ns;
     int32_t code;
@@ -80,6 +82,8 @@ zp__record_encode(const zp__record *record, void **ret, size_t *ret_size)
     header.depth = record->depth;
     header.id = record->id;
     header.parent = record->parent;
+    header.boot = zp__boot_hash();
+    header.pid_ns = zp__pid_ns();
     header.spawned_ns = record->spawned_ns;
     header.ended_ns = record->ended_ns;
     header.code = record->code;
@@ -157,6 +161,8 @@ zp__record_decode(zp__record *ret, const void *data, size_t size)
     record.depth = header.depth;
     record.id = header.id;
     record.parent = header.parent;
+    record.boot = header.boot;
+    record.pid_ns = header.pid_ns;
     record.spawned_ns = header.spawned_ns;
     record.ended_ns = header.ended_ns;
     record.code = header.code;

@@ -28,6 +28,8 @@ typedef struct zp__record {
     uint32_t depth;     /* 1: a child of the owner, 2: a child of that, ... */
     zp__pid id;         /* the process */
     zp__pid parent;     /* who spawned it */
+    uint64_t boot;      /* zp__boot_hash() and zp__pid_ns() of the writer: */
+    uint64_t pid_ns;    /* set by encode; ids are good only where they are */
     int64_t spawned_ns; /* wall clock */
     int64_t ended_ns;   /* 0: runs */
     int32_t code;       /* as in zp_result */
