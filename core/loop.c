@@ -1,0 +1,638 @@
+/*
+ * loop.c - libev with ZeroMQ in it, and runs inside runs.
+ *
+ * Counting. libev runs while its count of active watchers is above zero. Ours
+ * must not count, or an application's ev_run() and our own zp_run() would
+ * never end: each start of a watcher is followed by ev_unref(), each stop is
+ * preceded by ev_ref(), and `lent` says how many a handle has out. libev stops
+ * a one-shot timer by itself before it calls back, which would leave the count
+ * wrong in between: ours repeat (once in a very long while) and are stopped by
+ * hand. What should keep a run going is counted apart, by zp__loop_hold().
+ *
+ * ZeroMQ. ZMQ_FD tells edges, and every call on the socket may eat one. So
+ * ZMQ_EVENTS is looked at before each poll, in a prepare watcher:
+ *
+ *     prepare: something ready? -> start idle    (nothing is called from here:
+ *     poll     (returns at once while an idle     a nested ev_run() inside of
+ *     io, idle: still ready? -> FN                prepare is forbidden)
+ *
+ * An idle watcher of the highest priority is how one says "soon" in libev: the
+ * poll does not block and it is invoked at the normal stage. (A timer of zero
+ * seconds may cost a millisecond, the least that the epoll backend waits.)
+ *
+ * Runs. Each is a frame on the C stack, linked to the one around it, with its
+ * own flags: who ends one sets a flag, and the run sees it when the iteration
+ * is over. ev_break() would end whatever ev_run() is innermost, the
+ * application's own perhaps. Only the innermost frame may keep libev's count
+ * above zero: a zp_run() inside a wait ends when *its* reasons are gone.
+ *
+ * Freeing. A handle may be freed in any callback: ev_TYPE_stop() takes back a
+ * pending event, and nothing here touches a handle after its FN. A loop may be
+ * freed in any callback, too: its memory stays until the last frame has left,
+ * and libev's loop, which must not be destroyed while ev_run() is on the
+ * stack, is buried until a later call finds it at rest.
+ *
+ * Cost: one getsockopt per zmq socket and iteration, 0.1 us.
+ */
+#include "core/loop.h"
+
+#include <errno.h>
+#include <ev.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "core/error.h"
+#include "core/fork.h"
+#include "core/zmq_call.h"
+
+#define DEPTH_MAX 200  /* runs on the stack; a callback needs some stack, too */
+#define REPEAT 1e9     /* seconds: never */
+#define TIMEOUT_MAX 1e8 /* seconds: what is longer is for ever */
+
+enum kind { FD, TIMER, SOCKET, KICK };
+
+struct zp__handle {
+    zp__loop *loop;
+    zp__handle *next, *prev;
+    zp__loop_fn *fn;
+    void *user;
+    void *socket; /* SOCKET */
+    int lent;     /* references taken from the loop's count */
+    enum kind kind;
+    ev_io io;           /* FD, SOCKET */
+    ev_prepare prepare; /* SOCKET */
+    ev_idle idle;       /* SOCKET, KICK */
+    ev_timer timer;     /* TIMER */
+};
+
+/* A run on the stack. */
+struct frame {
+    struct frame *outer;
+    const bool *done;
+    double deadline; /* negative: none */
+    ev_timer timer;
+    bool broken;
+    bool stopped;
+    int code; /* when stopped */
+};
+
+struct zp__loop {
+    struct ev_loop *ev;
+    zp__owned *owned; /* what libev opened; NULL on the application's loop */
+    zp__handle *handles;
+    struct frame *top;
+    unsigned depth;
+    unsigned held;
+    bool foreign;
+    bool dead; /* freed, with frames on the stack */
+};
+
+/* ------------------------------------------------------------ libev's -- */
+
+/* A loop of ours whose ev_run() was on the stack when it was freed. */
+struct grave {
+    struct grave *next;
+    struct ev_loop *ev;
+    zp__owned *owned;
+    uint64_t token;
+};
+
+static _Thread_local struct grave *graves;
+
+/* Destroy what has come to rest. What was inherited over a fork is left. */
+static void
+clear_graves(void)
+{
+    struct grave **at = &graves, *grave;
+
+    while ((grave = *at)) {
+        bool ours = grave->token == zp__token();
+
+        if (ours && ev_depth(grave->ev) > 0) {
+            at = &grave->next;
+            continue;
+        }
+        *at = grave->next;
+        if (ours) {
+            ev_loop_destroy(grave->ev);
+            zp__own_forget(grave->owned);
+        }
+        free(grave);
+    }
+}
+
+/* End EV, or bury it while it runs. Without memory for that it is leaked. */
+static void
+end_ev(struct ev_loop *ev, zp__owned *owned)
+{
+    struct grave *grave;
+
+    clear_graves();
+    if (ev_depth(ev) == 0) {
+        ev_loop_destroy(ev);
+        zp__own_forget(owned);
+        return;
+    }
+    grave = malloc(sizeof *grave);
+    if (!grave)
+        return;
+    grave->next = graves;
+    grave->ev = ev;
+    grave->owned = owned;
+    grave->token = zp__token();
+    graves = grave;
+}
+
+static int
+start_ev(zp__loop *loop)
+{
+    int errnum;
+
+    zp__own_begin();
+    errno = 0;
+    loop->ev = ev_loop_new(EVFLAG_AUTO);
+    errnum = errno;
+    loop->owned = zp__own_end(NULL);
+    if (!loop->ev)
+        return zp__fail_errno(errnum ? errnum : ENOMEM,
+                              "cannot make an event loop");
+    if (!loop->owned) {
+        ev_loop_destroy(loop->ev);
+        return zp__fail(-ENOMEM, "no memory for an event loop");
+    }
+    return 0;
+}
+
+int
+zp__loop_new(zp__loop **ret, struct ev_loop *ev)
+{
+    zp__loop *loop;
+    int rc;
+
+    clear_graves();
+    loop = calloc(1, sizeof *loop);
+    if (!loop)
+        return zp__fail(-ENOMEM, "no memory for an event loop");
+    loop->ev = ev;
+    loop->foreign = ev != NULL;
+    if (!ev) {
+        rc = start_ev(loop);
+        if (rc < 0) {
+            free(loop);
+            return rc;
+        }
+    }
+    *ret = loop;
+    return 0;
+}
+
+static void
+bury(zp__loop *loop)
+{
+    if (!loop->foreign)
+        end_ev(loop->ev, loop->owned);
+    free(loop);
+}
+
+zp__loop *
+zp__loop_free(zp__loop *loop)
+{
+    if (!loop)
+        return NULL;
+    while (loop->handles)
+        zp__handle_free(loop->handles);
+    while (loop->held)
+        zp__loop_release(loop);
+    if (loop->top)
+        loop->dead = true; /* the outermost run buries it */
+    else
+        bury(loop);
+    return NULL;
+}
+
+struct ev_loop *
+zp__loop_ev(zp__loop *loop)
+{
+    return loop->ev;
+}
+
+void
+zp__loop_hold(zp__loop *loop)
+{
+    loop->held++;
+    ev_ref(loop->ev);
+}
+
+void
+zp__loop_release(zp__loop *loop)
+{
+    if (loop->held) {
+        loop->held--;
+        ev_unref(loop->ev);
+    }
+}
+
+/* ------------------------------------------------------------ handles -- */
+
+static void
+lend(zp__handle *handle)
+{
+    handle->lent++;
+    ev_unref(handle->loop->ev);
+}
+
+static void
+give_back(zp__handle *handle)
+{
+    if (handle->lent) {
+        handle->lent--;
+        ev_ref(handle->loop->ev);
+    }
+}
+
+static int
+handle_new(zp__loop *loop, zp__handle **ret, enum kind kind, zp__loop_fn *fn,
+           void *user)
+{
+    zp__handle *handle = calloc(1, sizeof *handle);
+
+    if (!handle)
+        return zp__fail(-ENOMEM, "no memory for a watcher");
+    handle->loop = loop;
+    handle->kind = kind;
+    handle->fn = fn;
+    handle->user = user;
+    handle->next = loop->handles;
+    if (handle->next)
+        handle->next->prev = handle;
+    loop->handles = handle;
+    *ret = handle;
+    return 0;
+}
+
+zp__handle *
+zp__handle_free(zp__handle *handle)
+{
+    struct ev_loop *ev;
+
+    if (!handle)
+        return NULL;
+    ev = handle->loop->ev;
+    while (handle->lent)
+        give_back(handle);
+    ev_io_stop(ev, &handle->io); /* nothing if it is not started */
+    ev_prepare_stop(ev, &handle->prepare);
+    ev_idle_stop(ev, &handle->idle);
+    ev_timer_stop(ev, &handle->timer);
+
+    if (handle->next)
+        handle->next->prev = handle->prev;
+    if (handle->prev)
+        handle->prev->next = handle->next;
+    else
+        handle->loop->handles = handle->next;
+    free(handle);
+    return NULL;
+}
+
+/* libev has stopped a watcher whose descriptor is bad (EV_ERROR): its
+ * reference is gone, so ours is given back. FN will meet the error itself. */
+static void
+check_error(zp__handle *handle, int events)
+{
+    if (events & EV_ERROR)
+        give_back(handle);
+}
+
+static void
+on_fd(struct ev_loop *ev, ev_io *io, int events)
+{
+    zp__handle *handle = io->data;
+
+    (void)ev;
+    check_error(handle, events);
+    handle->fn(handle->user);
+}
+
+int
+zp__loop_fd(zp__loop *loop, zp__handle **ret, int fd, zp__loop_fn *fn,
+            void *user)
+{
+    zp__handle *handle;
+    int rc = handle_new(loop, &handle, FD, fn, user);
+
+    if (rc < 0)
+        return rc;
+    ev_io_init(&handle->io, on_fd, fd, EV_READ);
+    handle->io.data = handle;
+    ev_io_start(loop->ev, &handle->io);
+    lend(handle);
+    *ret = handle;
+    return 0;
+}
+
+static void
+on_timer(struct ev_loop *ev, ev_timer *timer, int events)
+{
+    zp__handle *handle = timer->data;
+
+    (void)events;
+    give_back(handle);
+    ev_timer_stop(ev, timer);
+    handle->fn(handle->user);
+}
+
+int
+zp__loop_timer(zp__loop *loop, zp__handle **ret, zp__loop_fn *fn, void *user)
+{
+    int rc = handle_new(loop, ret, TIMER, fn, user);
+
+    if (rc < 0)
+        return rc;
+    ev_init(&(*ret)->timer, on_timer);
+    (*ret)->timer.data = *ret;
+    return 0;
+}
+
+void
+zp__timer_set(zp__handle *handle, double seconds)
+{
+    struct ev_loop *ev = handle->loop->ev;
+
+    give_back(handle);
+    ev_timer_stop(ev, &handle->timer);
+    if (seconds < 0)
+        return;
+    ev_now_update(ev); /* it is as old as the callback that we are in */
+    ev_timer_set(&handle->timer, seconds < TIMEOUT_MAX ? seconds : TIMEOUT_MAX,
+                 REPEAT);
+    ev_timer_start(ev, &handle->timer);
+    lend(handle);
+}
+
+static void
+on_kick(struct ev_loop *ev, ev_idle *idle, int events)
+{
+    zp__handle *handle = idle->data;
+
+    (void)events;
+    give_back(handle);
+    ev_idle_stop(ev, idle);
+    handle->fn(handle->user);
+}
+
+int
+zp__loop_kick(zp__loop *loop, zp__handle **ret, zp__loop_fn *fn, void *user)
+{
+    int rc = handle_new(loop, ret, KICK, fn, user);
+
+    if (rc < 0)
+        return rc;
+    ev_idle_init(&(*ret)->idle, on_kick);
+    ev_set_priority(&(*ret)->idle, EV_MAXPRI);
+    (*ret)->idle.data = *ret;
+    return 0;
+}
+
+void
+zp__kick(zp__handle *handle)
+{
+    if (ev_is_active(&handle->idle))
+        return;
+    ev_idle_start(handle->loop->ev, &handle->idle);
+    lend(handle);
+}
+
+/* ------------------------------------------------------------- sockets -- */
+
+static bool
+socket_ready(const zp__handle *handle)
+{
+    int events = zp__zmq_events(handle->socket);
+
+    return events > 0 && (events & ZMQ_POLLIN);
+}
+
+static void
+on_socket_prepare(struct ev_loop *ev, ev_prepare *prepare, int events)
+{
+    zp__handle *handle = prepare->data;
+    bool ready = socket_ready(handle);
+
+    (void)events;
+    if (ready && !ev_is_active(&handle->idle)) {
+        ev_idle_start(ev, &handle->idle);
+        lend(handle);
+    } else if (!ready && ev_is_active(&handle->idle)) {
+        give_back(handle);
+        ev_idle_stop(ev, &handle->idle);
+    }
+}
+
+/* The descriptor and the idle watcher may both come in one iteration: asked
+ * again, so that FN is not called for what it has read already. */
+static void
+on_socket(zp__handle *handle)
+{
+    if (socket_ready(handle))
+        handle->fn(handle->user);
+}
+
+static void
+on_socket_io(struct ev_loop *ev, ev_io *io, int events)
+{
+    (void)ev;
+    check_error(io->data, events);
+    on_socket(io->data);
+}
+
+static void
+on_socket_idle(struct ev_loop *ev, ev_idle *idle, int events)
+{
+    (void)ev;
+    (void)events;
+    on_socket(idle->data);
+}
+
+static void
+start_socket(zp__handle *handle, int fd)
+{
+    struct ev_loop *ev = handle->loop->ev;
+
+    ev_io_init(&handle->io, on_socket_io, fd, EV_READ);
+    ev_prepare_init(&handle->prepare, on_socket_prepare);
+    ev_idle_init(&handle->idle, on_socket_idle);
+    ev_set_priority(&handle->idle, EV_MAXPRI);
+    handle->io.data = handle->prepare.data = handle->idle.data = handle;
+    ev_io_start(ev, &handle->io);
+    lend(handle);
+    ev_prepare_start(ev, &handle->prepare);
+    lend(handle);
+}
+
+int
+zp__loop_zmq(zp__loop *loop, zp__handle **ret, void *socket, zp__loop_fn *fn,
+             void *user)
+{
+    zp__handle *handle;
+    int fd, rc;
+
+    fd = zp__zmq_get(socket, ZMQ_FD);
+    if (fd < 0)
+        return zp__fail_errno(-fd, "cannot watch a zmq socket");
+    rc = handle_new(loop, &handle, SOCKET, fn, user);
+    if (rc < 0)
+        return rc;
+    handle->socket = socket;
+    start_socket(handle, fd);
+    *ret = handle;
+    return 0;
+}
+
+/* ---------------------------------------------------------------- runs -- */
+
+double
+zp__now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static void
+stop_deadline(struct ev_loop *ev, struct frame *frame)
+{
+    if (ev_is_active(&frame->timer))
+        ev_ref(ev);
+    ev_timer_stop(ev, &frame->timer);
+}
+
+/* Only ends the poll: the run itself looks at the clock. Comes again if it was
+ * a little early, but not while an inner run keeps this one from ending. */
+static void
+on_deadline(struct ev_loop *ev, ev_timer *timer, int events)
+{
+    struct frame *frame = timer->data;
+
+    (void)events;
+    if (zp__now() >= frame->deadline)
+        stop_deadline(ev, frame);
+}
+
+static void
+arm_deadline(struct ev_loop *ev, struct frame *frame, double seconds)
+{
+    ev_now_update(ev);
+    ev_timer_set(&frame->timer, seconds, 0.001);
+    ev_timer_start(ev, &frame->timer);
+    ev_unref(ev);
+}
+
+static void
+enter_run(zp__loop *loop, struct frame *frame, const bool *done,
+          double timeout)
+{
+    bool forever = timeout < 0 || timeout > TIMEOUT_MAX;
+
+    frame->outer = loop->top;
+    frame->done = done;
+    frame->deadline = forever ? -1 : zp__now() + timeout;
+    frame->broken = false;
+    frame->stopped = false;
+    frame->code = 0;
+    ev_init(&frame->timer, on_deadline);
+    frame->timer.data = frame;
+    if (frame->outer && frame->outer->done)
+        ev_unref(loop->ev); /* it is the inner run's to decide now */
+    if (done)
+        ev_ref(loop->ev); /* wait, even if nothing else is active */
+    if (!forever && timeout > 0)
+        arm_deadline(loop->ev, frame, timeout);
+    loop->top = frame;
+    loop->depth++;
+}
+
+static void
+leave_run(zp__loop *loop, struct frame *frame)
+{
+    stop_deadline(loop->ev, frame);
+    if (frame->done)
+        ev_unref(loop->ev);
+    if (frame->outer && frame->outer->done)
+        ev_ref(loop->ev);
+    loop->top = frame->outer;
+    loop->depth--;
+    if (loop->dead && !loop->top)
+        bury(loop);
+}
+
+/* Has FRAME's run ended, and with what? ACTIVE is libev's count. What `done`
+ * points to may be gone when the loop is dead. A callback's error is told even
+ * if what was waited for came true in the same iteration: else it were lost. */
+static bool
+run_ended(const zp__loop *loop, const struct frame *frame, int active,
+          int *ret_rc)
+{
+    if (loop->dead)
+        *ret_rc = ZP_ECLOSED;
+    else if (frame->stopped)
+        *ret_rc = frame->code;
+    else if (frame->done && *frame->done)
+        *ret_rc = 0;
+    else if (frame->broken)
+        *ret_rc = frame->done ? ZP_EBREAK : 0;
+    else if (!frame->done && active <= 0)
+        *ret_rc = 0;
+    else if (frame->deadline >= 0 && zp__now() >= frame->deadline)
+        *ret_rc = -ETIMEDOUT;
+    else
+        return false;
+    return true;
+}
+
+int
+zp__loop_run(zp__loop *loop, const bool *done, double timeout)
+{
+    struct frame frame;
+    int active, rc;
+
+    if (done && *done)
+        return 0;
+    if (loop->depth >= DEPTH_MAX)
+        return zp__fail(-ELOOP, "%u waits inside of each other", loop->depth);
+    enter_run(loop, &frame, done, timeout);
+    do
+        active = ev_run(loop->ev, timeout == 0 ? EVRUN_NOWAIT : EVRUN_ONCE);
+    while (!run_ended(loop, &frame, active, &rc));
+    leave_run(loop, &frame);
+    if (rc == -ETIMEDOUT)
+        return zp__fail(rc, "nothing came within %g s", timeout);
+    if (rc == ZP_EBREAK || rc == ZP_ECLOSED)
+        return zp__fail(rc, "%s", zp_strerror(rc));
+    return rc;
+}
+
+int
+zp__loop_break(zp__loop *loop)
+{
+    if (!loop->top)
+        return zp__fail(-EINVAL, "nothing runs that could be ended");
+    loop->top->broken = true;
+    return 0;
+}
+
+void
+zp__loop_stop(zp__loop *loop, int code)
+{
+    if (!loop->top || loop->top->stopped)
+        return;
+    loop->top->stopped = true;
+    loop->top->code = code;
+}
+
+unsigned
+zp__loop_depth(const zp__loop *loop)
+{
+    return loop->depth;
+}
