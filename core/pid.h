@@ -14,12 +14,18 @@ typedef struct zp__pid {
     uint64_t start;
 } zp__pid;
 
-/* This process; the process PID (0, or -ESRCH). */
+/* This process (`start` is 0 if it cannot be told: no /proc, no descriptor);
+ * the process PID (0, -ESRCH, or -errno if that cannot be told). */
 zp__pid zp__pid_self(void);
 int zp__pid_of(int pid, zp__pid *ret);
 
-/* Does that very process still run? A zombie does not. */
+/* Does that very process still run? A zombie does not; a start of 0 is nobody.
+ * True also when it cannot be told (no descriptor left, but the pid is used).
+ */
 bool zp__pid_alive(const zp__pid *id);
+
+/* The letter that /proc tells: R S D T t Z ..., or 0: no such process. */
+char zp__pid_state(int pid);
 
 /* A pidfd (O_CLOEXEC) of that very process: -ESRCH when it has ended. */
 int zp__pid_open(const zp__pid *id);
