@@ -1,0 +1,131 @@
+/*
+ * store_lmdb.h - what the store's own files share: the LMDB side of store.h.
+ * Only core/store*.c includes this.
+ *
+ *   store.c        the environment: make, open, close, limits
+ *   store_read.c   views: rows at any revision, the log, records
+ *   store_write.c  transactions: put, delete, nested ones, records
+ *   store_log.c    commit's log row; forgetting old rows
+ *   store_space.c  room: limits and the reserve
+ */
+#ifndef ZP_CORE_STORE_LMDB_H
+#define ZP_CORE_STORE_LMDB_H
+
+#include <lmdb.h>
+
+#include "core/error.h"
+#include "core/fork.h"
+#include "core/journal.h"
+
+#define ZP__DBI ((MDB_dbi)1)  /* LMDB's main table */
+#define ZP__TXN_DEPTH 32      /* of nested transactions */
+#define ZP__RESERVE ((size_t)1 << 20) /* kept allocated ahead of the file */
+
+typedef struct zp__buffer { /* kept from one transaction to the next */
+    unsigned char *data;
+    size_t size;
+} zp__buffer;
+
+struct zp__txn {
+    zp__store *store;
+    MDB_txn *txns[ZP__TXN_DEPTH]; /* nested: the last one is in use */
+    zp__journal_mark marks[ZP__TXN_DEPTH];
+    int depth; /* of the one in use; -1: not begun */
+    uint64_t revision;
+    uint64_t writer;
+    uint64_t writes;
+    uint32_t ranks;    /* given to created keys, and to o rows */
+    int broken;        /* LMDB failed inside: only abort is left */
+    bool deletes;      /* may use the last tenth of the space */
+    bool fresh;        /* no log row yet: `last` is all zero */
+    zp__log last;      /* head of the newest log row */
+    uint64_t end;      /* of the file's used part at the beginning, in pages */
+    size_t live;       /* pages of rows, likewise */
+    long budget;       /* pages that are sure to be there still */
+    zp__journal journal;
+    zp__buffer row; /* a log row being made */
+    zp__buffer old; /* one being forgotten */
+};
+
+struct zp__store {
+    MDB_env *env;
+    zp__board board;
+    zp__place place;
+    zp__limits limits;
+    zp__txn txn; /* under the board's lock */
+    dev_t dev;   /* of data.mdb: the key in the table */
+    ino_t ino;
+    zp__owned *owned;
+    size_t page; /* bytes */
+    mdb_filehandle_t fd;
+    _Atomic uint64_t free_pages; /* counted when it mattered ... */
+    _Atomic uint64_t free_counted; /* ... at this revision */
+    unsigned users;
+    zp__store *next;
+};
+
+/* LMDB's code RC (not 0) as ours, with a text: "WHAT: ..." . */
+int zp__mdb_fail(const zp__store *store, int rc, const char *what);
+
+/* Begin a read transaction; when the reader table is full, clear it of dead
+ * processes and try again. */
+int zp__mdb_read(zp__store *store, MDB_txn **ret);
+
+/* The head of the log row of REVISION in TXN and its bytes: 0, ZP_ENOKEY (that
+ * slot is empty or another's), or an error. RET_DATA may be NULL. */
+int zp__log_head(zp__store *store, MDB_txn *txn, uint64_t revision,
+                 zp__log *ret, MDB_val *ret_data);
+
+/* The newest log row in TXN: 0, or ZP_ENOKEY when there is none. */
+int zp__log_newest(zp__store *store, MDB_txn *txn, zp__log *ret);
+
+/* Chunk I of the log row of REVISION (whose row is ROW). */
+int zp__log_chunk(zp__store *store, MDB_txn *txn, uint64_t revision,
+                  const MDB_val *row, uint32_t i, MDB_val *ret);
+
+/* The change of NS, KEY in the log row of REVISION. */
+int zp__log_find(zp__store *store, MDB_txn *txn, uint64_t revision,
+                 const char *ns, const char *key, zp__chg_row *ret);
+
+/* The image named by OUTSIDE. */
+int zp__outside_get(zp__store *store, MDB_txn *txn,
+                    const zp__outside *outside, size_t size,
+                    const void **ret);
+
+/* Reading shared by views and transactions: the current row; the next key's;
+ * the image of one; the stored number of keys. */
+int zp__cur_get(zp__store *store, MDB_txn *txn, const char *ns,
+                const char *key, zp__cur_row *ret);
+int zp__cur_image(zp__store *store, MDB_txn *txn, const zp__cur_row *row,
+                  const void **ret);
+int zp__cur_next(zp__store *store, MDB_cursor *cursor, const char *ns,
+                 const char *after, char *ret_key, zp__cur_row *ret);
+int zp__ns_length(zp__store *store, MDB_txn *txn, const char *ns,
+                  uint64_t *ret);
+
+static inline MDB_txn *
+zp__txn_mdb(const zp__txn *txn)
+{
+    return txn->txns[txn->depth];
+}
+
+/* Put and delete one row in a transaction: errors break it. */
+int zp__row_put(zp__txn *txn, const void *key, size_t key_size,
+                const void *data, size_t size);
+int zp__row_delete(zp__txn *txn, const void *key, size_t key_size);
+
+/* Write the log row of TXN's changes and forget what is too old. *RET_N: how
+ * many changes there were (0: nothing was written). */
+int zp__log_append(zp__txn *txn, uint32_t *ret_n);
+
+/* Look at the file when TXN begins. */
+int zp__space_begin(zp__txn *txn);
+
+/* Make sure that one write more of BYTES fits, before it is done: limits, and
+ * really allocated space in the file. -ENOSPC. */
+int zp__space_ensure(zp__txn *txn, size_t bytes);
+
+/* RC with a text that tells of a full file system, if that is why. */
+int zp__space_explain(zp__store *store, int rc, const char *what);
+
+#endif

@@ -1,0 +1,622 @@
+/*
+ * store_read.c - views: the rows of one read transaction, at its own revision
+ * or at any retained one.
+ *
+ * A view keeps its LMDB transaction over many uses (renew and reset cost some
+ * 40 ns each, a new one takes a slot in the reader table). Between begin and
+ * end it pins the pages it sees: so plain reads end theirs at once.
+ *
+ * The newest row of the log: the board's hint is right, or a few commits off,
+ * because a view may be older than the hint and a writer may have died before
+ * it wrote it. We look at the hint's slot and walk; what the slot holds
+ * decides. Only a hint that is far off (never seen) costs a scan.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/store_lmdb.h"
+
+#define WALK 256 /* slots looked at on both sides of the hint */
+
+struct zp__view {
+    zp__store *store;
+    MDB_txn *txn; /* NULL before the first begin */
+    bool begun;
+    bool ranged; /* head and tail are known */
+    uint64_t epoch;
+    uint64_t head, tail;
+    MDB_cursor *cursor; /* for iteration: renewed with the transaction */
+    uint64_t cursor_epoch;
+};
+
+/* ---- rows, in any transaction ---- */
+
+static int
+corrupt(const zp__store *store, const char *what)
+{
+    return zp__fail(ZP_ECORRUPT, "%s: a %s row makes no sense",
+                    store->place.data, what);
+}
+
+static int
+get_row(zp__store *store, MDB_txn *txn, const void *key, size_t key_size,
+        MDB_val *ret)
+{
+    MDB_val mdb_key = {key_size, (void *)key};
+    int rc = mdb_get(txn, ZP__DBI, &mdb_key, ret);
+
+    if (rc == 0)
+        return 0;
+    return rc == MDB_NOTFOUND ? ZP_ENOKEY : zp__mdb_fail(store, rc, "reading");
+}
+
+int
+zp__cur_get(zp__store *store, MDB_txn *txn, const char *ns, const char *key,
+            zp__cur_row *ret)
+{
+    unsigned char buffer[ZP__ROWKEY_MAX];
+    MDB_val data;
+    int rc = get_row(store, txn, buffer, zp__rowkey_cur(buffer, ns, key),
+                     &data);
+
+    if (rc != 0)
+        return rc;
+    return zp__cur_parse(data.mv_data, data.mv_size, ret)
+               ? 0
+               : corrupt(store, "current");
+}
+
+int
+zp__outside_get(zp__store *store, MDB_txn *txn, const zp__outside *outside,
+                size_t size, const void **ret)
+{
+    unsigned char buffer[ZP__ROWKEY_MAX];
+    MDB_val data;
+    int rc = get_row(store, txn, buffer, zp__rowkey_outside(buffer, outside),
+                     &data);
+
+    if (rc == ZP_ENOKEY || (rc == 0 && data.mv_size != size))
+        return corrupt(store, "large value's");
+    if (rc == 0)
+        *ret = data.mv_data;
+    return rc;
+}
+
+int
+zp__cur_image(zp__store *store, MDB_txn *txn, const zp__cur_row *row,
+              const void **ret)
+{
+    if (row->image == NULL)
+        return zp__outside_get(store, txn, &row->outside, row->head.size, ret);
+    *ret = row->image;
+    return 0;
+}
+
+int
+zp__cur_next(zp__store *store, MDB_cursor *cursor, const char *ns,
+             const char *after, char *ret_key, zp__cur_row *ret)
+{
+    unsigned char buffer[ZP__ROWKEY_MAX];
+    size_t from = zp__rowkey_cur(buffer, ns, after == NULL ? "" : after);
+    size_t prefix = 1 + strlen(ns) + 1;
+    MDB_val key = {from, buffer};
+    MDB_val data;
+    int rc = mdb_cursor_get(cursor, &key, &data, MDB_SET_RANGE);
+
+    if (rc == 0 && after != NULL && key.mv_size == from &&
+        memcmp(key.mv_data, buffer, from) == 0)
+        rc = mdb_cursor_get(cursor, &key, &data, MDB_NEXT);
+    if (rc == MDB_NOTFOUND)
+        return 0;
+    if (rc != 0)
+        return zp__mdb_fail(store, rc, "reading");
+    if (key.mv_size <= prefix || memcmp(key.mv_data, buffer, prefix) != 0)
+        return 0;
+    size_t length = key.mv_size - prefix;
+    if (length > ZP__KEY_MAX ||
+        !zp__cur_parse(data.mv_data, data.mv_size, ret))
+        return corrupt(store, "current");
+    memcpy(ret_key, (char *)key.mv_data + prefix, length);
+    ret_key[length] = '\0';
+    return 1;
+}
+
+int
+zp__ns_length(zp__store *store, MDB_txn *txn, const char *ns, uint64_t *ret)
+{
+    unsigned char buffer[ZP__ROWKEY_MAX];
+    MDB_val data;
+    int rc = get_row(store, txn, buffer, zp__rowkey_ns(buffer, ns), &data);
+
+    if (rc == ZP_ENOKEY)
+        *ret = 0;
+    else if (rc == 0 && data.mv_size == sizeof *ret)
+        memcpy(ret, data.mv_data, sizeof *ret);
+    else
+        return rc != 0 ? rc : corrupt(store, "namespace");
+    return 0;
+}
+
+/* ---- the log, in any transaction ---- */
+
+int
+zp__log_head(zp__store *store, MDB_txn *txn, uint64_t revision, zp__log *ret,
+             MDB_val *ret_data)
+{
+    unsigned char buffer[ZP__ROWKEY_MAX];
+    MDB_val data;
+    size_t size =
+        zp__rowkey_log(buffer, revision, store->limits.log_revisions);
+    int rc = get_row(store, txn, buffer, size, &data);
+
+    if (rc != 0)
+        return rc;
+    if (data.mv_size < sizeof *ret)
+        return corrupt(store, "log");
+    memcpy(ret, data.mv_data, sizeof *ret);
+    if (ret_data != NULL)
+        *ret_data = data;
+    return ret->revision == revision ? 0 : ZP_ENOKEY;
+}
+
+/* No hint: look at every slot. */
+static int
+scan_newest(zp__store *store, MDB_txn *txn, zp__log *ret)
+{
+    MDB_cursor *cursor;
+    MDB_val key = {1, "l"};
+    MDB_val data;
+    bool found = false;
+    int rc = mdb_cursor_open(txn, ZP__DBI, &cursor);
+
+    if (rc != 0)
+        return zp__mdb_fail(store, rc, "reading");
+    rc = mdb_cursor_get(cursor, &key, &data, MDB_SET_RANGE);
+    while (rc == 0 && *(char *)key.mv_data == 'l') {
+        zp__log log;
+        if (data.mv_size >= sizeof log) {
+            memcpy(&log, data.mv_data, sizeof log);
+            if (!found || log.revision > ret->revision)
+                *ret = log;
+            found = true;
+        }
+        rc = mdb_cursor_get(cursor, &key, &data, MDB_NEXT);
+    }
+    mdb_cursor_close(cursor);
+    if (rc != 0 && rc != MDB_NOTFOUND)
+        return zp__mdb_fail(store, rc, "reading");
+    return found ? 0 : ZP_ENOKEY;
+}
+
+int
+zp__log_newest(zp__store *store, MDB_txn *txn, zp__log *ret)
+{
+    uint64_t hint = atomic_load(&store->board.shared->head);
+    uint64_t at = hint;
+    zp__log next;
+    int rc = hint == 0 ? ZP_ENOKEY : zp__log_head(store, txn, hint, ret, NULL);
+
+    while (rc == ZP_ENOKEY && at > 1 && hint - at < WALK)
+        rc = zp__log_head(store, txn, --at, ret, NULL);
+    if (rc == ZP_ENOKEY && hint <= 1) {
+        rc = zp__log_head(store, txn, 1, ret, NULL);
+        if (rc == ZP_ENOKEY && hint == 0)
+            return scan_newest(store, txn, ret);
+        if (rc == ZP_ENOKEY)
+            return rc;
+    }
+    if (rc == ZP_ENOKEY)
+        return scan_newest(store, txn, ret);
+    if (rc != 0 || at != hint)
+        return rc;
+    for (int i = 0; i < WALK; i++) {
+        rc = zp__log_head(store, txn, ret->revision + 1, &next, NULL);
+        if (rc != 0)
+            return rc == ZP_ENOKEY ? 0 : rc;
+        *ret = next;
+    }
+    return scan_newest(store, txn, ret);
+}
+
+int
+zp__log_chunk(zp__store *store, MDB_txn *txn, uint64_t revision,
+              const MDB_val *row, uint32_t i, MDB_val *ret)
+{
+    unsigned char buffer[ZP__ROWKEY_MAX];
+    int rc;
+
+    if (i == 0) {
+        ret->mv_data = (char *)row->mv_data + sizeof(zp__log);
+        ret->mv_size = row->mv_size - sizeof(zp__log);
+        return 0;
+    }
+    rc = get_row(store, txn, buffer, zp__rowkey_chunk(buffer, revision, i),
+                 ret);
+    return rc == ZP_ENOKEY ? corrupt(store, "log") : rc;
+}
+
+int
+zp__log_find(zp__store *store, MDB_txn *txn, uint64_t revision, const char *ns,
+             const char *key, zp__chg_row *ret)
+{
+    zp__log log;
+    MDB_val row, chunk;
+    uint32_t low = 0, high;
+    int rc = zp__log_head(store, txn, revision, &log, &row);
+
+    if (rc != 0)
+        return rc == ZP_ENOKEY ? corrupt(store, "log") : rc;
+    high = log.chunks;
+    while (low < high) { /* the chunk: by the first change of each */
+        uint32_t middle = low + (high - low) / 2;
+        rc = zp__log_chunk(store, txn, revision, &row, middle, &chunk);
+        if (rc != 0)
+            return rc;
+        int place =
+            zp__chunk_find(chunk.mv_data, chunk.mv_size, ns, key, ret);
+        if (place >= 0)
+            return 0;
+        if (place == -1)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return corrupt(store, "log");
+}
+
+/* ---- views ---- */
+
+int
+zp__view_new(zp__view **ret, zp__store *store)
+{
+    zp__view *view = calloc(1, sizeof *view);
+
+    if (view == NULL)
+        return zp__fail(-ENOMEM, "making a view");
+    view->store = store;
+    *ret = view;
+    return 0;
+}
+
+zp__view *
+zp__view_free(zp__view *view)
+{
+    if (view == NULL)
+        return NULL;
+    if (view->cursor != NULL)
+        mdb_cursor_close(view->cursor);
+    if (view->txn != NULL)
+        mdb_txn_abort(view->txn);
+    free(view);
+    return NULL;
+}
+
+int
+zp__view_begin(zp__view *view)
+{
+    int rc = 0;
+
+    if (view->begun)
+        return 0;
+    if (view->txn == NULL)
+        rc = zp__mdb_read(view->store, &view->txn);
+    else if ((rc = mdb_txn_renew(view->txn)) != 0)
+        rc = zp__mdb_fail(view->store, rc, "reading");
+    if (rc != 0)
+        return rc;
+    view->begun = true;
+    view->ranged = false;
+    view->epoch++;
+    return 0;
+}
+
+void
+zp__view_end(zp__view *view)
+{
+    if (!view->begun)
+        return;
+    mdb_txn_reset(view->txn);
+    view->begun = false;
+}
+
+bool
+zp__view_begun(const zp__view *view)
+{
+    return view->begun;
+}
+
+uint64_t
+zp__view_epoch(const zp__view *view)
+{
+    return view->epoch;
+}
+
+int
+zp__view_range(zp__view *view, uint64_t *ret_head, uint64_t *ret_tail)
+{
+    zp__log log;
+
+    if (!view->ranged) {
+        int rc = zp__log_newest(view->store, view->txn, &log);
+        if (rc != 0 && rc != ZP_ENOKEY)
+            return rc;
+        view->head = rc == 0 ? log.revision : 0;
+        view->tail = rc == 0 ? log.tail : 1;
+        view->ranged = true;
+    }
+    *ret_head = view->head;
+    *ret_tail = view->tail;
+    return 0;
+}
+
+/* Is REVISION one that this view can show? */
+static int
+check_revision(zp__view *view, uint64_t revision)
+{
+    uint64_t head, tail;
+    int rc = zp__view_range(view, &head, &tail);
+
+    if (rc != 0)
+        return rc;
+    if (revision + 1 < tail)
+        return zp__fail(ZP_EGONE,
+                        "revision %llu is gone, the oldest kept is %llu",
+                        (unsigned long long)revision,
+                        (unsigned long long)(tail - 1));
+    return 0;
+}
+
+static int
+fill_item(zp__view *view, const zp__cur_row *row, zp__item *ret)
+{
+    int rc = zp__cur_image(view->store, view->txn, row, &ret->image);
+
+    ret->size = row->head.size;
+    ret->revision = row->head.revision;
+    ret->created = row->head.created;
+    ret->created_rank = row->head.created_rank;
+    return rc;
+}
+
+/* The item that the first change after REVISION replaced. */
+static int
+item_before(zp__view *view, const char *ns, const char *key, uint64_t revision,
+            uint64_t newest, zp__item *ret)
+{
+    zp__chg_row row;
+    uint64_t at = newest;
+
+    for (;;) {
+        int rc = zp__log_find(view->store, view->txn, at, ns, key, &row);
+        if (rc != 0)
+            return rc;
+        uint64_t to =
+            row.head.jump > revision ? row.head.jump : row.head.prev;
+        if (to <= revision)
+            break;
+        if (to >= at)
+            return corrupt(view->store, "log");
+        at = to;
+    }
+    if (row.head.flags & ZP_CREATED)
+        return ZP_ENOKEY;
+    if (row.head.flags & ZP__ROW_LOST)
+        return zp__fail(ZP_EGONE, "the old value of '%s' had %u bytes: over "
+                        "%zu are not kept", key, row.head.size, ZP__KEPT);
+    ret->size = row.head.size;
+    ret->revision = row.head.prev;
+    ret->created = row.head.created;
+    ret->created_rank = row.head.created_rank;
+    ret->image = row.image;
+    if (row.image != NULL)
+        return 0;
+    return zp__outside_get(view->store, view->txn, &row.head.outside,
+                           row.head.size, &ret->image);
+}
+
+static int
+item_at(zp__view *view, const char *ns, const char *key,
+        const zp__cur_row *row, uint64_t revision, zp__item *ret)
+{
+    if (row->head.revision > revision)
+        return item_before(view, ns, key, revision, row->head.revision, ret);
+    if (row->head.flags & ZP__ROW_DELETED)
+        return ZP_ENOKEY;
+    return fill_item(view, row, ret);
+}
+
+int
+zp__view_get(zp__view *view, const char *ns, const char *key,
+             uint64_t revision, zp__item *ret)
+{
+    zp__cur_row row;
+    int rc;
+
+    if (revision != ZP__NEWEST) {
+        rc = check_revision(view, revision);
+        if (rc != 0)
+            return rc;
+    }
+    rc = zp__cur_get(view->store, view->txn, ns, key, &row);
+    return rc == 0 ? item_at(view, ns, key, &row, revision, ret) : rc;
+}
+
+static int
+get_cursor(zp__view *view)
+{
+    int rc = 0;
+
+    if (view->cursor == NULL)
+        rc = mdb_cursor_open(view->txn, ZP__DBI, &view->cursor);
+    else if (view->cursor_epoch != view->epoch)
+        rc = mdb_cursor_renew(view->txn, view->cursor);
+    view->cursor_epoch = view->epoch;
+    return rc == 0 ? 0 : zp__mdb_fail(view->store, rc, "reading");
+}
+
+int
+zp__view_next(zp__view *view, const char *ns, const char *after,
+              uint64_t revision, char *ret_key, zp__item *ret)
+{
+    char key[ZP__KEY_MAX + 1];
+    zp__cur_row row;
+    int rc = revision == ZP__NEWEST ? 0 : check_revision(view, revision);
+
+    if (rc == 0)
+        rc = get_cursor(view);
+    if (rc != 0)
+        return rc;
+    for (;;) {
+        rc = zp__cur_next(view->store, view->cursor, ns, after, key, &row);
+        if (rc <= 0)
+            return rc;
+        rc = item_at(view, ns, key, &row, revision, ret);
+        if (rc == 0)
+            break;
+        if (rc != ZP_ENOKEY)
+            return rc;
+        after = strcpy(ret_key, key);
+    }
+    strcpy(ret_key, key);
+    return 1;
+}
+
+int
+zp__view_length(zp__view *view, const char *ns, uint64_t revision,
+                uint64_t *ret)
+{
+    char key[ZP__KEY_MAX + 1];
+    uint64_t head, tail, length = 0;
+    zp__item item;
+    int rc = zp__view_range(view, &head, &tail);
+
+    if (rc != 0)
+        return rc;
+    if (revision >= head)
+        return zp__ns_length(view->store, view->txn, ns, ret);
+    rc = zp__view_next(view, ns, NULL, revision, key, &item);
+    for (; rc == 1; length++)
+        rc = zp__view_next(view, ns, key, revision, key, &item);
+    if (rc == 0)
+        *ret = length;
+    return rc;
+}
+
+/* ---- the log, for those who react ---- */
+
+int
+zp__view_row(zp__view *view, uint64_t revision, zp__row *ret)
+{
+    zp__log log;
+    MDB_val row;
+    uint64_t head, tail;
+    int rc = zp__view_range(view, &head, &tail);
+
+    if (rc != 0)
+        return rc;
+    if (revision < tail)
+        return zp__fail(ZP_EGONE,
+                        "change %llu is gone, the oldest kept is %llu",
+                        (unsigned long long)revision,
+                        (unsigned long long)tail);
+    if (revision > head)
+        return zp__fail(-ERANGE, "change %llu is not yet, the newest is %llu",
+                        (unsigned long long)revision,
+                        (unsigned long long)head);
+    rc = zp__log_head(view->store, view->txn, revision, &log, &row);
+    if (rc != 0)
+        return rc == ZP_ENOKEY ? corrupt(view->store, "log") : rc;
+    ret->revision = revision;
+    ret->writer = log.writer;
+    ret->time_ns = log.time_ns;
+    ret->pid = log.pid;
+    ret->n = log.n;
+    ret->chunk = 0;
+    ret->data = (const char *)row.mv_data + sizeof log;
+    ret->size = row.mv_size - sizeof log;
+    return 0;
+}
+
+/* Chunk CHUNK of ROW in place of the one it has. */
+static int
+turn_to_chunk(zp__view *view, zp__row *row, uint32_t chunk)
+{
+    zp__log log;
+    MDB_val data, found;
+    int rc = zp__log_head(view->store, view->txn, row->revision, &log, &data);
+
+    if (rc == 0)
+        rc = zp__log_chunk(view->store, view->txn, row->revision, &data, chunk,
+                           &found);
+    if (rc != 0)
+        return rc == ZP_ENOKEY ? corrupt(view->store, "log") : rc;
+    row->chunk = chunk;
+    row->data = found.mv_data;
+    row->size = found.mv_size;
+    return 0;
+}
+
+int
+zp__row_change(zp__view *view, zp__row *row, uint32_t i, zp__log_change *ret)
+{
+    zp__chg_row change;
+
+    if (i >= row->n)
+        return zp__fail(-ERANGE, "change %u of %u", i, row->n);
+    if (i / ZP__CHUNK != row->chunk) {
+        int rc = turn_to_chunk(view, row, i / ZP__CHUNK);
+        if (rc != 0)
+            return rc;
+    }
+    if (!zp__chunk_change(row->data, row->size, i % ZP__CHUNK, &change))
+        return corrupt(view->store, "log");
+    ret->ns = change.ns;
+    ret->key = change.key;
+    ret->flags =
+        change.head.flags & (ZP_CREATED | ZP_DELETED | ZP_IDENTICAL);
+    return 0;
+}
+
+/* ---- records ---- */
+
+int
+zp__view_record(zp__view *view, uint64_t id, const void **ret,
+                size_t *ret_size)
+{
+    unsigned char buffer[ZP__ROWKEY_MAX];
+    MDB_val data;
+    int rc = get_row(view->store, view->txn, buffer,
+                     zp__rowkey_record(buffer, id), &data);
+
+    if (rc == ZP_ENOKEY)
+        return zp__fail(rc, "no record %llu of a process",
+                        (unsigned long long)id);
+    if (rc == 0) {
+        *ret = data.mv_data;
+        *ret_size = data.mv_size;
+    }
+    return rc;
+}
+
+int
+zp__view_next_record(zp__view *view, uint64_t after, uint64_t *ret_id,
+                     const void **ret, size_t *ret_size)
+{
+    unsigned char buffer[ZP__ROWKEY_MAX];
+    MDB_val data;
+    MDB_val key = {zp__rowkey_record(buffer, after + 1), buffer};
+    int rc = after == UINT64_MAX ? 0 : get_cursor(view);
+
+    if (after == UINT64_MAX || rc != 0)
+        return rc;
+    rc = mdb_cursor_get(view->cursor, &key, &data, MDB_SET_RANGE);
+    if (rc != 0 && rc != MDB_NOTFOUND)
+        return zp__mdb_fail(view->store, rc, "reading");
+    if (rc != 0 || *(char *)key.mv_data != 'p' || key.mv_size != 9)
+        return 0;
+    *ret_id = zp__rowkey_u64(key.mv_data);
+    *ret = data.mv_data;
+    *ret_size = data.mv_size;
+    return 1;
+}

@@ -1,0 +1,585 @@
+/*
+ * store_write.c - transactions: the lock, put and delete with the journal,
+ * nested ones, commit.
+ *
+ * The board's lock stands in front of LMDB's: it knows a deadlock, a timeout
+ * and fairness. Whoever holds it is the only writer, so the one zp__txn in the
+ * store needs no other protection. LMDB rolls back what a dead writer left;
+ * the lock is robust; the only trace can be a board hint (the head) that is
+ * behind, which zp__log_newest() notices.
+ *
+ * Rows are put at once, with the revision that the commit will have. At commit
+ * the journal tells what they replaced, which becomes the log row.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/store_lmdb.h"
+
+static _Thread_local unsigned in_txn;
+
+bool
+zp__in_txn(void)
+{
+    return in_txn > 0;
+}
+
+/* ---- begin and end ---- */
+
+static void
+release(zp__txn *txn)
+{
+    zp__journal_clear(&txn->journal);
+    txn->depth = -1;
+    in_txn--;
+    zp__board_unlock(&txn->store->board);
+}
+
+static int
+begin_mdb(zp__txn *txn)
+{
+    zp__store *store = txn->store;
+    int rc = mdb_txn_begin(store->env, NULL, 0, &txn->txns[0]);
+
+    if (rc != 0)
+        return zp__mdb_fail(store, rc, "writing");
+    txn->depth = 0;
+    rc = zp__log_newest(store, txn->txns[0], &txn->last);
+    txn->fresh = rc == ZP_ENOKEY;
+    if (txn->fresh)
+        memset(&txn->last, 0, sizeof txn->last);
+    if (rc == 0 || txn->fresh)
+        rc = zp__space_begin(txn);
+    if (rc != 0)
+        mdb_txn_abort(txn->txns[0]);
+    return rc;
+}
+
+int
+zp__txn_begin(zp__store *store, zp__txn **ret, uint64_t writer, double timeout,
+              size_t need, bool deletes)
+{
+    zp__txn *txn = &store->txn;
+    int rc;
+
+    if (zp__board_closed(&store->board))
+        return zp__fail(ZP_ECLOSED, "%s is closed", store->place.run);
+    rc = zp__board_lock(&store->board, timeout);
+    if (rc < 0)
+        return rc;
+    in_txn++;
+    txn->writer = writer;
+    txn->writes = 0;
+    txn->ranks = 0;
+    txn->broken = 0;
+    txn->deletes = deletes;
+    rc = begin_mdb(txn);
+    if (rc != 0) {
+        release(txn);
+        return rc;
+    }
+    txn->revision = txn->last.revision + 1;
+    rc = zp__space_ensure(txn, need);
+    if (rc != 0) {
+        zp__txn_abort(txn);
+        return rc;
+    }
+    *ret = txn;
+    return 0;
+}
+
+void
+zp__txn_abort(zp__txn *txn)
+{
+    mdb_txn_abort(txn->txns[0]); /* and the nested ones in it */
+    release(txn);
+}
+
+/* Must the bell be rung? To be asked after the commit and a fence. */
+static bool
+interesting(zp__txn *txn)
+{
+    const zp__board *board = &txn->store->board;
+    const zp__journal *journal = &txn->journal;
+
+    if (!atomic_load_explicit(&board->shared->asleep, memory_order_relaxed))
+        return false;
+    for (size_t i = 0; i < journal->n; i++) {
+        const zp__touch *touch = &journal->touches[i];
+        const char *ns = zp__touch_ns(journal, touch);
+        if (zp__board_interest(
+                board,
+                zp__topic_key(ns, zp__touch_key(journal, touch))) ||
+            zp__board_interest(board, zp__topic_ns(ns)))
+            return true;
+    }
+    return false;
+}
+
+int
+zp__txn_commit(zp__txn *txn, uint64_t *ret_revision)
+{
+    zp__store *store = txn->store;
+    uint64_t revision = txn->revision;
+    uint32_t n = 0;
+    int rc = txn->broken;
+
+    if (rc == 0)
+        rc = zp__log_append(txn, &n);
+    if (rc != 0 || n == 0) {
+        zp__txn_abort(txn);
+        if (rc == 0 && ret_revision != NULL)
+            *ret_revision = revision - 1;
+        return rc;
+    }
+    rc = mdb_txn_commit(txn->txns[0]);
+    if (rc != 0) {
+        rc = zp__space_explain(store, rc, "writing");
+        release(txn);
+        return rc;
+    }
+    atomic_store_explicit(&store->board.shared->head, revision,
+                          memory_order_release);
+    zp__board_fence();
+    bool ring = interesting(txn);
+    release(txn);
+    if (ring)
+        zp__board_ring(&store->board);
+    if (ret_revision != NULL)
+        *ret_revision = revision;
+    return 0;
+}
+
+int
+zp__txn_nest(zp__txn *txn)
+{
+    int rc;
+
+    if (txn->broken != 0)
+        return txn->broken;
+    if (txn->depth + 1 == ZP__TXN_DEPTH)
+        return zp__fail(-EOVERFLOW, "atomic operations nest %d deep at most",
+                        ZP__TXN_DEPTH);
+    rc = mdb_txn_begin(txn->store->env, zp__txn_mdb(txn), 0,
+                       &txn->txns[txn->depth + 1]);
+    if (rc != 0)
+        return zp__mdb_fail(txn->store, rc, "writing");
+    txn->depth++;
+    txn->marks[txn->depth] = zp__journal_mark_now(&txn->journal);
+    return 0;
+}
+
+int
+zp__txn_unnest(zp__txn *txn, bool commit)
+{
+    MDB_txn *inner = txn->txns[txn->depth--];
+    int rc = 0;
+
+    if (commit && txn->broken == 0) {
+        rc = mdb_txn_commit(inner);
+        if (rc == 0)
+            return 0;
+        rc = txn->broken = zp__mdb_fail(txn->store, rc, "writing");
+    } else {
+        mdb_txn_abort(inner);
+        if (commit)
+            rc = txn->broken;
+        else
+            txn->broken = 0; /* what failed was inside of it */
+    }
+    zp__journal_rollback(&txn->journal, txn->marks[txn->depth + 1]);
+    txn->writes++;
+    return rc;
+}
+
+uint64_t
+zp__txn_revision(const zp__txn *txn)
+{
+    return txn->revision;
+}
+
+uint64_t
+zp__txn_writes(const zp__txn *txn)
+{
+    return txn->writes;
+}
+
+/* ---- rows ---- */
+
+int
+zp__row_put(zp__txn *txn, const void *key, size_t key_size, const void *data,
+            size_t size)
+{
+    MDB_val mdb_key = {key_size, (void *)key};
+    MDB_val mdb_data = {size, (void *)data};
+    int rc = mdb_put(zp__txn_mdb(txn), ZP__DBI, &mdb_key, &mdb_data, 0);
+
+    if (rc != 0)
+        txn->broken = rc = zp__mdb_fail(txn->store, rc, "writing");
+    return rc;
+}
+
+int
+zp__row_delete(zp__txn *txn, const void *key, size_t key_size)
+{
+    MDB_val mdb_key = {key_size, (void *)key};
+    int rc = mdb_del(zp__txn_mdb(txn), ZP__DBI, &mdb_key, NULL);
+
+    if (rc != 0 && rc != MDB_NOTFOUND)
+        txn->broken = rc = zp__mdb_fail(txn->store, rc, "writing");
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int
+delete_outside(zp__txn *txn, const zp__outside *outside)
+{
+    unsigned char key[ZP__ROWKEY_MAX];
+    return zp__row_delete(txn, key, zp__rowkey_outside(key, outside));
+}
+
+static int
+count_key(zp__txn *txn, const char *ns, int64_t by)
+{
+    unsigned char key[ZP__ROWKEY_MAX];
+    uint64_t n;
+    int rc = zp__ns_length(txn->store, zp__txn_mdb(txn), ns, &n);
+
+    if (rc != 0)
+        return rc;
+    n += (uint64_t)by;
+    if (n == 0)
+        return zp__row_delete(txn, key, zp__rowkey_ns(key, ns));
+    return zp__row_put(txn, key, zp__rowkey_ns(key, ns), &n, sizeof n);
+}
+
+/* ---- touching a key ---- */
+
+/* The links of the change that follows OLD in the chain of its key: jump
+ * pointers of a skew-binary list. jump2 of a forgotten one is lost; then the
+ * next ones jump less far. */
+static int
+link_change(zp__txn *txn, const char *ns, const char *key, const zp__cur *old,
+            zp__cur *next)
+{
+    zp__chg_row row;
+    int rc;
+
+    next->depth = old->depth + 1;
+    if (old->depth - old->jump_depth != old->jump_depth - old->jump2_depth) {
+        next->jump = old->revision;
+        next->jump_depth = old->depth;
+        next->jump2 = old->jump;
+        next->jump2_depth = old->jump_depth;
+        return 0;
+    }
+    next->jump = old->jump2;
+    next->jump_depth = old->jump2_depth;
+    if (old->jump2 == 0 || old->jump2 < txn->last.tail)
+        return 0;
+    rc = zp__log_find(txn->store, zp__txn_mdb(txn), old->jump2, ns, key, &row);
+    if (rc != 0)
+        return rc;
+    next->jump2 = row.head.jump;
+    next->jump2_depth = row.head.jump_depth;
+    return 0;
+}
+
+/* The touch of NS, KEY, made if need be, and its row as it is now (ROW and
+ * *RET_LIVE: false for none and for a tombstone). */
+static int
+touch_key(zp__txn *txn, const char *ns, const char *key, zp__touch **ret,
+          zp__cur_row *row, bool *ret_live)
+{
+    unsigned char buffer[ZP__ROWKEY_MAX];
+    MDB_val mdb_key = {zp__rowkey_cur(buffer, ns, key), buffer};
+    MDB_val data = {0, NULL};
+    int rc = mdb_get(zp__txn_mdb(txn), ZP__DBI, &mdb_key, &data);
+
+    if (rc != 0 && rc != MDB_NOTFOUND)
+        return zp__mdb_fail(txn->store, rc, "reading");
+    if (rc == 0 && !zp__cur_parse(data.mv_data, data.mv_size, row))
+        return zp__fail(ZP_ECORRUPT, "%s: the row of '%s' makes no sense",
+                        txn->store->place.data, key);
+    *ret_live = rc == 0 && !(row->head.flags & ZP__ROW_DELETED);
+    *ret = zp__journal_find(&txn->journal, ns, key);
+    if (*ret != NULL)
+        return 0;
+    zp__cur next;
+    memset(&next, 0, sizeof next);
+    next.revision = txn->revision;
+    next.depth = 1;
+    if (rc == 0) {
+        rc = link_change(txn, ns, key, &row->head, &next);
+        if (rc != 0)
+            return rc;
+    }
+    *ret = zp__journal_add(&txn->journal, ns, key, data.mv_data, data.mv_size);
+    if (*ret == NULL)
+        return zp__fail(-ENOMEM, "writing '%s'", key);
+    (*ret)->next = next;
+    return 0;
+}
+
+/* Is IMAGE what the key had before the transaction? */
+static int
+compare_old(zp__txn *txn, const zp__touch *touch, const void *image,
+            size_t size, bool *ret)
+{
+    zp__cur_row old;
+    const void *old_image;
+    int rc;
+
+    *ret = false;
+    if (touch->old_size == 0 ||
+        !zp__cur_parse(zp__touch_old(&txn->journal, touch), touch->old_size,
+                       &old) ||
+        (old.head.flags & ZP__ROW_DELETED) || old.head.size != size)
+        return 0;
+    rc = zp__cur_image(txn->store, zp__txn_mdb(txn), &old, &old_image);
+    if (rc == 0)
+        *ret = memcmp(image, old_image, size) == 0;
+    return rc;
+}
+
+/* A large image that this transaction put itself has no owner any more. */
+static int
+drop_own_outside(zp__txn *txn, const zp__cur_row *row, bool live)
+{
+    if (live && (row->head.flags & ZP__ROW_OUTSIDE) &&
+        row->outside.revision == txn->revision)
+        return delete_outside(txn, &row->outside);
+    return 0;
+}
+
+/* ---- put and delete ---- */
+
+static int
+put_row(zp__txn *txn, const char *ns, const char *key, zp__cur *head,
+        const void *image, size_t size)
+{
+    unsigned char buffer[ZP__ROWKEY_MAX];
+    unsigned char row[sizeof *head + ZP__INLINE];
+    size_t rest = size;
+
+    head->size = (uint32_t)size;
+    head->flags = 0;
+    if (size > ZP__INLINE) {
+        zp__outside outside = {txn->revision, txn->ranks++, 0};
+        int rc = zp__row_put(txn, buffer,
+                             zp__rowkey_outside(buffer, &outside), image,
+                             size);
+        if (rc != 0)
+            return rc;
+        head->flags = ZP__ROW_OUTSIDE;
+        rest = sizeof outside;
+        memcpy(row + sizeof *head, &outside, sizeof outside);
+    } else {
+        memcpy(row + sizeof *head, image, size);
+    }
+    memcpy(row, head, sizeof *head);
+    return zp__row_put(txn, buffer, zp__rowkey_cur(buffer, ns, key), row,
+                       sizeof *head + rest);
+}
+
+int
+zp__txn_put(zp__txn *txn, const char *ns, const char *key, const void *image,
+            size_t size)
+{
+    zp__touch *touch;
+    zp__cur_row row;
+    bool live;
+    int rc = txn->broken;
+
+    if (rc == 0 && size > txn->store->limits.max_value)
+        return zp__fail(-EMSGSIZE,
+                        "the value of '%s' has %zu bytes, at most %llu are "
+                        "allowed",
+                        key, size,
+                        (unsigned long long)txn->store->limits.max_value);
+    if (rc == 0)
+        rc = zp__space_ensure(txn, size);
+    if (rc == 0)
+        rc = touch_key(txn, ns, key, &touch, &row, &live);
+    if (rc != 0)
+        return rc;
+    bool same;
+    rc = compare_old(txn, touch, image, size, &same);
+    if (rc == 0)
+        rc = drop_own_outside(txn, &row, live);
+    if (rc != 0)
+        return rc;
+    touch->next.created = live ? row.head.created : txn->revision;
+    touch->next.created_rank = live ? row.head.created_rank : txn->ranks++;
+    touch->same = same;
+    touch->absent = false;
+    touch->stale = false;
+    txn->writes++;
+    rc = put_row(txn, ns, key, &touch->next, image, size);
+    return rc == 0 && !live ? count_key(txn, ns, 1) : rc;
+}
+
+int
+zp__txn_delete(zp__txn *txn, const char *ns, const char *key)
+{
+    unsigned char buffer[ZP__ROWKEY_MAX];
+    zp__touch *touch;
+    zp__cur_row row;
+    bool live;
+    int rc = txn->broken;
+
+    if (rc == 0) {
+        rc = zp__cur_get(txn->store, zp__txn_mdb(txn), ns, key, &row);
+        if (rc == 0 && (row.head.flags & ZP__ROW_DELETED))
+            rc = ZP_ENOKEY;
+    }
+    if (rc == 0)
+        rc = zp__space_ensure(txn, 0);
+    if (rc == 0)
+        rc = touch_key(txn, ns, key, &touch, &row, &live);
+    if (rc == 0)
+        rc = drop_own_outside(txn, &row, live);
+    if (rc != 0)
+        return rc;
+    touch->absent = true;
+    touch->same = false;
+    touch->stale = false;
+    touch->next.size = 0;
+    touch->next.flags = ZP__ROW_DELETED;
+    txn->writes++;
+    size_t key_size = zp__rowkey_cur(buffer, ns, key);
+    rc = touch->old_size == 0
+             ? zp__row_delete(txn, buffer, key_size)
+             : zp__row_put(txn, buffer, key_size, &touch->next,
+                           sizeof touch->next);
+    return rc == 0 ? count_key(txn, ns, -1) : rc;
+}
+
+/* ---- reading in a transaction ---- */
+
+static int
+fill_item(zp__txn *txn, const zp__cur_row *row, zp__item *ret)
+{
+    if (row->head.flags & ZP__ROW_DELETED)
+        return ZP_ENOKEY;
+    ret->size = row->head.size;
+    ret->revision = row->head.revision;
+    ret->created = row->head.created;
+    ret->created_rank = row->head.created_rank;
+    return zp__cur_image(txn->store, zp__txn_mdb(txn), row, &ret->image);
+}
+
+int
+zp__txn_get(zp__txn *txn, const char *ns, const char *key, zp__item *ret)
+{
+    zp__cur_row row;
+    int rc = txn->broken;
+
+    if (rc == 0)
+        rc = zp__cur_get(txn->store, zp__txn_mdb(txn), ns, key, &row);
+    return rc == 0 ? fill_item(txn, &row, ret) : rc;
+}
+
+int
+zp__txn_next(zp__txn *txn, const char *ns, const char *after, char *ret_key,
+             zp__item *ret)
+{
+    MDB_cursor *cursor;
+    zp__cur_row row;
+    char key[ZP__KEY_MAX + 1];
+    int rc = txn->broken;
+
+    if (rc == 0 &&
+        (rc = mdb_cursor_open(zp__txn_mdb(txn), ZP__DBI, &cursor)) != 0)
+        rc = zp__mdb_fail(txn->store, rc, "reading");
+    if (rc != 0)
+        return rc;
+    do {
+        rc = zp__cur_next(txn->store, cursor, ns, after, key, &row);
+        if (rc != 1)
+            break;
+        after = strcpy(ret_key, key);
+        rc = fill_item(txn, &row, ret);
+        if (rc == 0)
+            rc = 1;
+    } while (rc == ZP_ENOKEY);
+    mdb_cursor_close(cursor);
+    return rc;
+}
+
+int
+zp__txn_length(zp__txn *txn, const char *ns, uint64_t *ret)
+{
+    int rc = txn->broken;
+    return rc != 0 ? rc
+                   : zp__ns_length(txn->store, zp__txn_mdb(txn), ns, ret);
+}
+
+/* ---- records of processes ---- */
+
+static int
+next_record(zp__txn *txn, uint64_t *ret)
+{
+    MDB_val key = {2, "mp"};
+    MDB_val data;
+    uint64_t id = 0;
+    int rc = mdb_get(zp__txn_mdb(txn), ZP__DBI, &key, &data);
+
+    if (rc != 0 && rc != MDB_NOTFOUND)
+        return zp__mdb_fail(txn->store, rc, "reading");
+    if (rc == 0 && data.mv_size == sizeof id)
+        memcpy(&id, data.mv_data, sizeof id);
+    *ret = ++id;
+    return zp__row_put(txn, "mp", 2, &id, sizeof id);
+}
+
+/* End a transaction that has no log row. */
+static int
+finish_plain(zp__txn *txn, int rc)
+{
+    zp__store *store = txn->store;
+
+    if (rc != 0) {
+        zp__txn_abort(txn);
+        return rc;
+    }
+    rc = mdb_txn_commit(txn->txns[0]);
+    if (rc != 0)
+        rc = zp__space_explain(store, rc, "writing");
+    release(txn);
+    return rc;
+}
+
+int
+zp__store_put_record(zp__store *store, uint64_t *id, const void *data,
+                     size_t size, double timeout)
+{
+    unsigned char key[ZP__ROWKEY_MAX];
+    zp__txn *txn;
+    uint64_t given = *id;
+    int rc = zp__txn_begin(store, &txn, 0, timeout, size, true);
+
+    if (rc != 0)
+        return rc;
+    if (given == 0)
+        rc = next_record(txn, &given);
+    if (rc == 0)
+        rc = zp__row_put(txn, key, zp__rowkey_record(key, given), data, size);
+    rc = finish_plain(txn, rc);
+    if (rc == 0)
+        *id = given;
+    return rc;
+}
+
+int
+zp__store_delete_record(zp__store *store, uint64_t id, double timeout)
+{
+    unsigned char key[ZP__ROWKEY_MAX];
+    zp__txn *txn;
+    int rc = zp__txn_begin(store, &txn, 0, timeout, 0, true);
+
+    if (rc != 0)
+        return rc;
+    rc = zp__row_delete(txn, key, zp__rowkey_record(key, id));
+    return finish_plain(txn, rc);
+}
