@@ -25,8 +25,9 @@ uint64_t zp__token_slow(void);
 static inline uint64_t
 zp__token(void)
 {
-    const volatile uint64_t *page = zp__token_page;
-    uint64_t token = page ? *page : 0;
+    const volatile uint64_t *page =
+        __atomic_load_n(&zp__token_page, __ATOMIC_ACQUIRE);
+    uint64_t token = page ? __atomic_load_n(page, __ATOMIC_RELAXED) : 0;
     return token ? token : zp__token_slow();
 }
 
@@ -34,9 +35,12 @@ typedef struct zp__owned zp__owned;
 
 /* Around a call that opens descriptors or maps files on its own (mdb_env_open,
  * zmq_ctx/zmq_socket, ev_loop_new): what is new after it is recorded as one
- * group. PREFIX (may be NULL): mappings of files below this directory are
- * recorded, too. Serialised by a process-wide lock, held in between.
- * zp__own_end() gives NULL when out of memory (then nothing is recorded). */
+ * group. With PREFIX: files below this directory, and their mappings; with
+ * NULL: what has no path (eventfds, epolls, pipes). All else that is new is
+ * another thread's. Serialised by a process-wide lock, held in between: no
+ * other function of this registry may be called there.
+ * zp__own_end() gives NULL when out of memory (then nothing is recorded), and
+ * leaves errno as it was. */
 void zp__own_begin(void);
 zp__owned *zp__own_end(const char *prefix);
 
@@ -44,20 +48,25 @@ zp__owned *zp__own_end(const char *prefix);
 zp__owned *zp__own_fd(int fd);
 zp__owned *zp__own_map(void *address, size_t size);
 
+/* A directory: unix sockets bound or connected to a path below it are ours. */
+zp__owned *zp__own_dir(const char *dir);
+
 /* They were closed by who opened them: forget the group. NULL is fine. */
 void zp__own_forget(zp__owned *group);
 
 /* Hold the registry over a fork; then in the parent, or in the child first
  * thing: the child also closes every registered descriptor that is still what
- * it was, every unix socket connected to a path below RUN_DIR (zmq's
- * connections, which come and go unseen), unmaps every registered mapping,
- * forgets all, and gets its own token. */
+ * it was, every unix socket bound or connected to a path below RUN_DIR (may be
+ * NULL) or a registered directory (zmq's connections, which come and go
+ * unseen), unmaps every registered mapping, forgets all, and gets its own
+ * token. */
 void zp__fork_prepare(void);
 void zp__fork_parent(void);
 void zp__fork_child(const char *run_dir);
 
 /* Objects that other modules keep process-wide (the table of open stores):
- * called in zp__fork_child(), to forget them. At most 8. */
+ * called last in zp__fork_child(), to forget them; their groups are gone by
+ * then. At most 8; the same function counts once. */
 void zp__fork_on_child(void (*forget)(void));
 
 #endif

@@ -1,0 +1,562 @@
+/*
+ * fork.c - the process token, and the registry of what must not cross a fork.
+ *
+ * The token is made without locks: a child may be forked while another thread
+ * is in the middle of anything. One compare-and-swap decides for the life of
+ * the process (and its children) how a fork is noticed:
+ *
+ *     mode  0 --+--> address of a page that the kernel wipes in children
+ *               +--> FALLBACK: the pid in the token is compared with getpid()
+ *
+ * and one more decides which token the process has; who loses takes the
+ * winner's. A token is 42 bits of randomness above 22 bits of pid, so that a
+ * parent and its child differ even if the randomness fails.
+ *
+ * The registry is a list of groups under one lock. A forked child in which the
+ * lock was held by another thread would hang on it: atfork handlers take it
+ * around every fork of the application, too. Descriptors are noted with what
+ * they were (file, or type of an anonymous one), since the libraries below us
+ * close some on their own and the application may then get the number. In a
+ * child only system calls, free() and string functions are used.
+ *
+ * What cannot be told apart: a descriptor that another thread opens while a
+ * group is being recorded. Only kinds that the libraries open are taken, so
+ * this can hit an eventfd, an epoll or a pipe of the application, and only in
+ * children made by zp_spawn().
+ */
+#include "core/fork.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/inspect.h"
+
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
+#endif
+
+/* ---- the token ---- */
+
+#define PID_BITS 22 /* Linux: pids stay below 2^22 */
+#define PID_MASK ((UINT64_C(1) << PID_BITS) - 1)
+#define FALLBACK ((uintptr_t)1)
+
+const volatile uint64_t *zp__token_page;
+static _Atomic uintptr_t token_mode;
+static _Atomic uint64_t token_fallback;
+static _Atomic uint64_t token_count; /* inherited: differs along a chain */
+
+static uint64_t
+mix(uint64_t x)
+{
+    x = (x ^ (x >> 33)) * UINT64_C(0xff51afd7ed558ccd);
+    x = (x ^ (x >> 33)) * UINT64_C(0xc4ceb9fe1a85ec53);
+    return x ^ (x >> 33);
+}
+
+static uint64_t
+new_token(void)
+{
+    struct timespec now = { 0 };
+    uint64_t random = 0;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (getrandom(&random, sizeof random, GRND_NONBLOCK) < 0)
+        random = 0;
+    random ^= mix((uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec);
+    random ^= mix(atomic_fetch_add(&token_count, 1) + 1);
+    return mix(random) << PID_BITS | ((uint64_t)getpid() & PID_MASK);
+}
+
+/* Decide, once, on a page or the fallback. */
+static uintptr_t
+choose_mode(void)
+{
+    uintptr_t mode = FALLBACK, decided = 0;
+    size_t size = (size_t)sysconf(_SC_PAGESIZE);
+    void *page = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page != MAP_FAILED && madvise(page, size, MADV_WIPEONFORK) == 0)
+        mode = (uintptr_t)page;
+    if (atomic_compare_exchange_strong(&token_mode, &decided, mode))
+        decided = mode;
+    if (page != MAP_FAILED && decided != (uintptr_t)page)
+        munmap(page, size);
+    return decided;
+}
+
+static uint64_t
+token_in_page(uintptr_t mode)
+{
+    uint64_t *page = (uint64_t *)mode;
+    uint64_t token = __atomic_load_n(page, __ATOMIC_ACQUIRE);
+    if (!token) {
+        uint64_t fresh = new_token();
+        if (__atomic_compare_exchange_n(page, &token, fresh, false,
+                                        __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+            token = fresh;
+    }
+    __atomic_store_n(&zp__token_page, page, __ATOMIC_RELEASE);
+    return token;
+}
+
+static uint64_t
+token_by_pid(void)
+{
+    uint64_t pid = (uint64_t)getpid() & PID_MASK;
+    uint64_t token = atomic_load(&token_fallback);
+    if (token && (token & PID_MASK) == pid)
+        return token;
+    uint64_t fresh = new_token();
+    if (atomic_compare_exchange_strong(&token_fallback, &token, fresh))
+        token = fresh;
+    return token;
+}
+
+uint64_t
+zp__token_slow(void)
+{
+    int before = errno;
+    uintptr_t mode = atomic_load(&token_mode);
+    if (!mode)
+        mode = choose_mode();
+    uint64_t token = mode == FALLBACK ? token_by_pid() : token_in_page(mode);
+    errno = before;
+    return token;
+}
+
+/* ---- the registry ---- */
+
+#define HOOKS 8
+#define TEXT 1024 /* of what a descriptor leads to, for comparing */
+
+struct held_fd {
+    int fd;
+    dev_t dev;
+    ino_t ino;
+    uint64_t kind; /* hash of the text of one without a path; 0: has one */
+    uint64_t path; /* hash of the path; 0: has none */
+};
+
+struct held_map {
+    uintptr_t start;
+    size_t size;
+};
+
+struct zp__owned {
+    zp__owned *next;
+    zp__owned **link; /* what points to this one */
+    struct held_fd *fds;
+    size_t n_fds;
+    struct held_map *maps;
+    size_t n_maps;
+    char *dir;   /* sockets below it are ours */
+    bool failed; /* no memory while it was filled */
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static _Thread_local bool holding; /* this thread has the lock */
+static zp__owned *groups;
+static void (*hooks[HOOKS])(void);
+
+static struct { /* open at zp__own_begin(): a bit per descriptor */
+    unsigned char *bits;
+    size_t size;
+    bool failed;
+} before;
+
+static void
+fork_begins(void)
+{
+    if (!holding)
+        pthread_mutex_lock(&lock);
+}
+
+static void
+fork_ends(void)
+{
+    if (!holding)
+        pthread_mutex_unlock(&lock);
+}
+
+static void
+guard_forks(void)
+{
+    pthread_atfork(fork_begins, fork_ends, fork_ends);
+}
+
+static void
+take_lock(void)
+{
+    pthread_once(&once, guard_forks);
+    pthread_mutex_lock(&lock);
+    holding = true;
+}
+
+static void
+drop_lock(void)
+{
+    holding = false;
+    pthread_mutex_unlock(&lock);
+}
+
+static uint64_t
+hash_of(const char *text)
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    for (; *text; text++)
+        hash = (hash ^ (unsigned char)*text) * UINT64_C(0x100000001b3);
+    return hash | 1;
+}
+
+static zp__owned *
+free_group(zp__owned *group)
+{
+    if (group) {
+        free(group->fds);
+        free(group->maps);
+        free(group->dir);
+        free(group);
+    }
+    return NULL;
+}
+
+/* Into the list, unless something of it is missing. Under the lock. */
+static zp__owned *
+enlist(zp__owned *group)
+{
+    if (group->failed)
+        return free_group(group);
+    group->next = groups;
+    group->link = &groups;
+    if (groups)
+        groups->link = &group->next;
+    groups = group;
+    return group;
+}
+
+/* What FD is. */
+static bool
+look_at(int fd, const char *text, struct held_fd *ret)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return false;
+    *ret = (struct held_fd){ .fd = fd, .dev = st.st_dev, .ino = st.st_ino };
+    if (text[0] == '/')
+        ret->path = hash_of(text);
+    else
+        ret->kind = hash_of(text);
+    return true;
+}
+
+static void
+hold_fd(zp__owned *group, int fd, const char *text)
+{
+    struct held_fd held;
+    if (!look_at(fd, text, &held))
+        return;
+    struct held_fd *more =
+        realloc(group->fds, (group->n_fds + 1) * sizeof *more);
+    if (!more) {
+        group->failed = true;
+        return;
+    }
+    group->fds = more;
+    group->fds[group->n_fds++] = held;
+}
+
+static void
+hold_map(zp__owned *group, uintptr_t start, size_t size)
+{
+    struct held_map *more =
+        realloc(group->maps, (group->n_maps + 1) * sizeof *more);
+    if (!more) {
+        group->failed = true;
+        return;
+    }
+    group->maps = more;
+    group->maps[group->n_maps++] =
+        (struct held_map){ .start = start, .size = size };
+}
+
+static void
+note_before(int fd, void *user)
+{
+    (void)user;
+    size_t byte = (size_t)fd / 8;
+    if (byte >= before.size && !before.failed) {
+        size_t size = byte * 2 + 64;
+        unsigned char *bits = realloc(before.bits, size);
+        before.failed = !bits;
+        if (bits) {
+            memset(bits + before.size, 0, size - before.size);
+            before.bits = bits;
+            before.size = size;
+        }
+    }
+    if (!before.failed)
+        before.bits[byte] |= (unsigned char)(1 << fd % 8);
+}
+
+static bool
+was_open_before(int fd)
+{
+    size_t byte = (size_t)fd / 8;
+    return byte < before.size && before.bits[byte] & 1 << fd % 8;
+}
+
+void
+zp__own_begin(void)
+{
+    take_lock();
+    before.failed = false;
+    zp__each_fd(note_before, NULL);
+}
+
+/* One end of a socketpair: what a library uses that has no eventfd. All other
+ * sockets are the application's, or known by their path. */
+static bool
+is_pair(int fd)
+{
+    struct sockaddr_un name = { 0 };
+    socklen_t size = sizeof name;
+    if (getpeername(fd, (struct sockaddr *)&name, &size) < 0 ||
+        name.sun_family != AF_UNIX || size > sizeof(sa_family_t))
+        return false;
+    size = sizeof name;
+    return getsockname(fd, (struct sockaddr *)&name, &size) == 0 &&
+           size <= sizeof(sa_family_t);
+}
+
+struct recording {
+    zp__owned *group;
+    const char *prefix;
+    size_t length;
+};
+
+static void
+note_after(int fd, void *user)
+{
+    struct recording *to = user;
+    char text[TEXT];
+    bool ours;
+    if (was_open_before(fd))
+        return;
+    zp__fd_text(fd, text, sizeof text);
+    if (to->prefix)
+        ours = zp__path_below(text, to->prefix, to->length);
+    else if (strncmp(text, "socket:", 7) == 0)
+        ours = is_pair(fd);
+    else
+        ours = text[0] != '/' || strcmp(text, "/dev/urandom") == 0 ||
+               strcmp(text, "/dev/random") == 0;
+    if (ours)
+        hold_fd(to->group, fd, text);
+}
+
+/* A mapping of a file that the group holds open is the group's. */
+static bool
+note_map(uintptr_t start, size_t size, const char *path, void *user)
+{
+    struct recording *to = user;
+    if (!zp__path_below(path, to->prefix, to->length))
+        return true;
+    uint64_t hash = hash_of(path);
+    for (size_t i = 0; i < to->group->n_fds; i++)
+        if (to->group->fds[i].path == hash) {
+            hold_map(to->group, start, size);
+            break;
+        }
+    return !to->group->failed;
+}
+
+static void
+record_new(zp__owned *group, const char *prefix)
+{
+    char *real = prefix ? realpath(prefix, NULL) : NULL;
+    struct recording to = { .group = group,
+                            .prefix = real ? real : prefix };
+    to.length = to.prefix ? strlen(to.prefix) : 0;
+    zp__each_fd(note_after, &to);
+    if (prefix && group->n_fds > 0 && zp__each_map(note_map, &to) < 0)
+        group->failed = true;
+    free(real);
+}
+
+zp__owned *
+zp__own_end(const char *prefix)
+{
+    int errnum = errno;
+    zp__owned *group = before.failed ? NULL : calloc(1, sizeof *group);
+    if (group) {
+        record_new(group, prefix);
+        group = enlist(group);
+    }
+    free(before.bits);
+    before.bits = NULL;
+    before.size = 0;
+    drop_lock();
+    errno = errnum;
+    return group;
+}
+
+/* The end of zp__own_fd() and its kin. */
+static zp__owned *
+enlist_one(zp__owned *group)
+{
+    take_lock();
+    group = enlist(group);
+    drop_lock();
+    return group;
+}
+
+zp__owned *
+zp__own_fd(int fd)
+{
+    char text[TEXT];
+    zp__owned *group = calloc(1, sizeof *group);
+    if (!group)
+        return NULL;
+    zp__fd_text(fd, text, sizeof text);
+    hold_fd(group, fd, text);
+    return enlist_one(group);
+}
+
+zp__owned *
+zp__own_map(void *address, size_t size)
+{
+    zp__owned *group = calloc(1, sizeof *group);
+    if (!group)
+        return NULL;
+    hold_map(group, (uintptr_t)address, size);
+    return enlist_one(group);
+}
+
+zp__owned *
+zp__own_dir(const char *dir)
+{
+    zp__owned *group = calloc(1, sizeof *group);
+    if (!group)
+        return NULL;
+    group->dir = strdup(dir);
+    group->failed = !group->dir;
+    return enlist_one(group);
+}
+
+void
+zp__own_forget(zp__owned *group)
+{
+    if (!group)
+        return;
+    take_lock();
+    *group->link = group->next;
+    if (group->next)
+        group->next->link = group->link;
+    drop_lock();
+    free_group(group);
+}
+
+void
+zp__fork_on_child(void (*forget)(void))
+{
+    take_lock();
+    for (size_t i = 0; i < HOOKS; i++) {
+        if (!hooks[i])
+            hooks[i] = forget;
+        if (hooks[i] == forget)
+            break;
+    }
+    drop_lock();
+}
+
+/* ---- the fork ---- */
+
+void
+zp__fork_prepare(void)
+{
+    take_lock();
+}
+
+void
+zp__fork_parent(void)
+{
+    drop_lock();
+}
+
+static void
+close_held(const struct held_fd *held)
+{
+    char text[TEXT];
+    struct held_fd now;
+    zp__fd_text(held->fd, text, sizeof text);
+    if (look_at(held->fd, text, &now) && now.dev == held->dev &&
+        now.ino == held->ino && now.kind == held->kind)
+        close(held->fd);
+}
+
+/* Is NAME of SIZE bytes the path of a socket below RUN_DIR or a directory
+ * that was registered? */
+static bool
+is_ours(struct sockaddr_un *name, socklen_t size, const char *run_dir)
+{
+    if (name->sun_family != AF_UNIX || size <= sizeof(sa_family_t))
+        return false;
+    if (size >= sizeof *name)
+        size = sizeof *name - 1;
+    ((char *)name)[size] = '\0';
+    if (run_dir && zp__path_below(name->sun_path, run_dir, strlen(run_dir)))
+        return true;
+    for (zp__owned *group = groups; group; group = group->next)
+        if (group->dir && zp__path_below(name->sun_path, group->dir,
+                                         strlen(group->dir)))
+            return true;
+    return false;
+}
+
+static void
+close_if_connected(int fd, void *user)
+{
+    const char *run_dir = user;
+    struct sockaddr_un name = { 0 };
+    socklen_t size = sizeof name;
+    bool ours = getpeername(fd, (struct sockaddr *)&name, &size) == 0 &&
+                is_ours(&name, size, run_dir);
+    size = sizeof name;
+    if (!ours)
+        ours = getsockname(fd, (struct sockaddr *)&name, &size) == 0 &&
+               is_ours(&name, size, run_dir);
+    if (ours)
+        close(fd);
+}
+
+void
+zp__fork_child(const char *run_dir)
+{
+    for (zp__owned *group = groups; group; group = group->next) {
+        for (size_t i = 0; i < group->n_fds; i++)
+            close_held(&group->fds[i]);
+        for (size_t i = 0; i < group->n_maps; i++)
+            munmap((void *)group->maps[i].start, group->maps[i].size);
+    }
+    zp__each_fd(close_if_connected, (void *)(uintptr_t)run_dir);
+    while (groups) {
+        zp__owned *group = groups;
+        groups = group->next;
+        free_group(group);
+    }
+    zp__token_slow();
+    drop_lock();
+    for (size_t i = 0; i < HOOKS && hooks[i]; i++)
+        hooks[i]();
+}
