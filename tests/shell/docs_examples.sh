@@ -1,0 +1,47 @@
+#!/bin/bash
+# docs_examples.sh - code that a document shows is code that runs.
+#
+# README, the guide and the manual pages say where their code is cut from
+# (tools/cut-examples tells how); here it is cut again and compared. And the
+# comparison itself is shown documents that are wrong.
+. "${top_srcdir:-.}/tests/shell/tap.sh"
+cd "$top_srcdir" || exit 1
+
+documents=(README docs/*.md docs/man/*.[1-9])
+for document in "${documents[@]}"; do
+    check "$document shows the code of the examples" \
+        tools/cut-examples -c "$document"
+done
+
+shown=$(cat "${documents[@]}" | grep -c 'from [a-z]*/[a-z_/-]*\.c: ')
+check "$shown blocks of code are cut from examples" test "$shown" -ge 20
+
+# One of each kind: changed by a name, or cut from nowhere, it is found out.
+changed() { # changed DOCUMENT PATTERN WHAT
+    sed "0,/$2/s//zp_other/" "$1" >"$work/document"
+    check "$3: the document is another one" \
+        test "$(cmp "$1" "$work/document" 2>&1)"
+    check_fails "$3: found" tools/cut-examples -c "$work/document"
+}
+changed README 'zp_set_int(zp_' "a change in README"
+changed docs/guide.md 'zp_set_int(zp_' "a change in the guide"
+changed docs/man/zp_snapshot.3 'zp_set_int(state' "a change in a page"
+changed docs/man/zp_snapshot.3 'manual.c: snapshot' "a mark that is not there"
+
+# What is cut is what C sees in it, whatever roff thinks of backslashes.
+cat >"$work/x.c" <<'END'
+    /* [part] */
+    printf("a\\n'%s' - `b`^~\n", "x");
+
+    .x = 1;
+    /* [/part] */
+END
+printf '%s\n' '.\" from work/x.c: part' '.Bd -literal' 'old' '.Ed' \
+    >"$work/x.3"
+(cd "$work" && mkdir work && mv x.c work && "$top_srcdir/tools/cut-examples" x.3)
+same "an mdoc block is escaped" \
+    'printf("a\e\en\(aq%s\(aq \- \(gab\(ga\(ha\(ti\en", "x");' \
+    "$(sed -n 3p "$work/x.3")"
+same "a line that begins with a dot, too" '\&.x = 1;' \
+    "$(sed -n 5p "$work/x.3")"
+tap_done
