@@ -114,8 +114,8 @@ static const char *
 own_text(int error)
 {
     switch (error) {
-#define CASE(name, code, text)                                               \
-    case name:                                                               \
+#define CASE(name, code, text)                                                 \
+    case name:                                                                 \
         return text;
         ZP_ERRORS(CASE)
 #undef CASE
