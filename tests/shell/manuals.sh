@@ -1,17 +1,17 @@
 #!/bin/bash
 # manuals.sh - the manual pages are well-formed, and say what the headers say.
-# What must stand in two places is compared here: prototypes, constants, the
-# fields of structures, error codes and their texts.
+#
+# What must stand in two places is compared here: names, prototypes, constants,
+# the fields of structures, error codes and their texts. Each comparison is a
+# function that prints what is wrong with the tree in the current directory; it
+# is run on the real one, and then on copies with one fault each.
 . "${top_srcdir:-.}/tests/shell/tap.sh"
-cd "$top_srcdir" || exit 1
-
-pages3=(docs/man/*.3)
-pages=(docs/man/*.[1-9])
+mandoc=${MANDOC:-mandoc}
 
 # The headers without comments, one declaration a line.
 declarations() {
-    cat core/zp.h core/zp_ev.h |
-        sed -e 's|/\*.*\*/||' -e '/\/\*/,/\*\//d' -e '/^#/d' |
+    sed '/^#/d' core/zp.h core/zp_ev.h | tr '\n' ' ' |
+        sed 's@/\*@\n/*@g; s@\*/@*/\n@g' | sed '/^\/\*/d' |
         tr '\n' ' ' | sed 's/;/;\n/g'
 }
 
@@ -21,98 +21,110 @@ normal() {
         -e 's/^ //' -e 's/;.*//' -e 's/ $//' | sort
 }
 
-declarations | grep -o 'ZP_API .*;' |
-    sed -e 's/ZP_API //' -e 's/ZP_PRINTF([^)]*)//' | normal >"$work/api"
-declarations | grep -o 'typedef [a-z ]*zp_[a-z_]*_fn(.*;' |
-    sed 's/typedef //' | normal >"$work/types"
-sed 's/(.*//; s/.*[ *]//' "$work/api" | sort >"$work/functions"
-sed -n 's/^#define \(zp_[a-z_]*\)(.*/\1/p' core/zp.h | sort >"$work/macros"
-
-if command -v "${MANDOC:-mandoc}" >/dev/null; then
-    "${MANDOC:-mandoc}" -T lint -W warning "${pages[@]}" >"$work/out" 2>/dev/null
-    test ! -s "$work/out"
-    ok $? "mandoc finds nothing to warn of"
-else
-    skip "mandoc" "not installed"
-fi
-
-# 2
-docs/man-links "${pages3[@]}" | cut -d' ' -f1 >"$work/names"
-for page in "${pages3[@]}"; do # a page that has the name of its function
-    page=${page##*/}
-    grep -qx "${page%.3}" "$work/functions" && echo "${page%.3}"
-done | sort - "$work/names" >"$work/named"
-sort "$work/functions" "$work/macros" | diff - "$work/named" >"$work/out"
-ok $? "each function and macro is named by one page, and nothing else is"
-
-# 3
-awk '
-function argument(text) { args = args (args == "" ? "" : ",") text }
-FNR == 1 { on = 0 }
-/^\.Sh / { on = $2 == "SYNOPSIS" }
-!on { next }
-{
-    rest = $0
-    sub(/^\.[A-Z][a-z] */, "", rest)
+prototypes() {
+    declarations | grep -o 'ZP_API .*;' |
+        sed -e 's/ZP_API //' -e 's/ZP_PRINTF([^)]*)//' | normal
 }
-$1 == ".Ft" || $1 == ".Vt" {
-    type = rest
-    sub(/^typedef /, "", type)
-    gsub(/"/, "", type)
-}
-$1 == ".Fn" {
-    name = $2
-    args = ""
-    sub(/^[^ ]+ */, "", rest)
-    while (match(rest, /^("[^"]*"|[^" ;]+) */)) {
-        word = substr(rest, 1, RLENGTH)
-        rest = substr(rest, RLENGTH + 1)
-        gsub(/"| *$/, "", word)
-        argument(word)
-    }
-    print type " " name "(" args ")"
-}
-$1 == ".Fo" { name = $2; args = "" }
-$1 == ".Fa" { gsub(/"/, "", rest); argument(rest) }
-$1 == ".Fc" { print type " " name "(" args ")" }
-' "${pages3[@]}" | normal | grep -v '^int zp_fail(' >"$work/synopses"
-sort "$work/api" "$work/types" | diff - "$work/synopses" >"$work/out"
-ok $? "the synopses are the prototypes of the headers"
 
-# 4
-{
-    cat "$work/functions" "$work/macros"
-    sed 's/(.*//; s/.* //' "$work/types"
-    for page in "${pages[@]}"; do
+callbacks() { # the types of functions
+    declarations | grep -o 'typedef [a-z ]*zp_[a-z_]*_fn(.*;' |
+        sed 's/typedef //' | normal
+}
+
+functions() { prototypes | sed 's/(.*//; s/.*[ *]//' | sort; }
+
+macros() { sed -n 's/^#define \(zp_[a-z_]*\)(.*/\1/p' core/zp.h | sort; }
+
+page_names() { # PAGE SECTION
+    for page in docs/man/*.[1-9]; do
         page=${page##*/}
-        echo "${page%.[1-9]}"
+        echo "${page%.[1-9]} ${page##*.}"
     done
-} | sort -u >"$work/known"
-{
-    grep -ho '^\.Fn zp[a-z_]*\|^\.Fo zp[a-z_]*\|^\.Nm zp[a-z_-]*' "${pages[@]}"
-    grep -ho 'Xr zp[a-z_-]*' "${pages[@]}"
-} | sed 's/.* //' | sort -u | comm -23 - "$work/known" >"$work/out"
-grep -ho '\bzp_[a-z_]*(' README docs/*.md "${pages[@]}" | sed 's/($//' |
-    sort -u | comm -23 - "$work/known" >>"$work/out"
-test ! -s "$work/out"
-ok $? "no page and no document names a function that does not exist"
+}
 
-# 5: a reference gives the section in which the page is
-for page in "${pages[@]}"; do
-    page=${page##*/}
-    echo "${page%.[1-9]} ${page##*.}"
-done | cat - <(sed 's/$/ 3/' "$work/functions" "$work/macros") | sort -u \
-    >"$work/sections"
-grep -ho 'Xr zp[a-z_-]* [1-9]' "${pages[@]}" | sed 's/Xr //' | sort -u |
-    comm -23 - "$work/sections" >"$work/out"
-test ! -s "$work/out"
-ok $? "each reference leads to a page"
+# The prototypes that the synopses show.
+synopses() {
+    awk '
+    function argument(text) { args = args (args == "" ? "" : ",") text }
+    FNR == 1 { on = 0 }
+    /^\.Sh / { on = $2 == "SYNOPSIS" }
+    !on { next }
+    {
+        rest = $0
+        sub(/^\.[A-Z][a-z] */, "", rest)
+    }
+    $1 == ".Ft" || $1 == ".Vt" {
+        type = rest
+        sub(/^typedef /, "", type)
+        gsub(/"/, "", type)
+    }
+    $1 == ".Fn" {
+        name = $2
+        args = ""
+        sub(/^[^ ]+ */, "", rest)
+        while (match(rest, /^("[^"]*"|[^" ;]+) */)) {
+            word = substr(rest, 1, RLENGTH)
+            rest = substr(rest, RLENGTH + 1)
+            gsub(/"| *$/, "", word)
+            argument(word)
+        }
+        print type " " name "(" args ")"
+    }
+    $1 == ".Fo" { name = $2; args = "" }
+    $1 == ".Fa" { gsub(/"/, "", rest); argument(rest) }
+    $1 == ".Fc" { print type " " name "(" args ")" }
+    ' docs/man/*.3 | normal | grep -v '^int zp_fail('
+}
 
-# 6
-declarations | grep -o 'enum [a-z_]* {.*}' | grep -o '\bZP_[A-Z_]*' |
-    grep -v 'ZP_ERROR\|ZP_EFIRST' | sort -u >"$work/constants"
-declarations | awk '
-    /typedef struct zp_[a-z]* \{|typedef struct zp_[a-z]*_options \{/ { on = 1 }
+# ------------------------------------------------------------ the checks --
+
+lint() { "$mandoc" -T lint -W warning docs/man/*.[1-9] 2>/dev/null; }
+
+# Each function and macro is in the NAME of one page, and nothing else is.
+names() {
+    {
+        docs/man-links docs/man/*.3 | cut -d' ' -f1
+        page_names | cut -d' ' -f1 | sort | comm -12 - <(functions)
+    } | sort >"$work/named"
+    { functions; macros; } | sort | diff - "$work/named"
+}
+
+prototypes_shown() {
+    { prototypes; callbacks; } | sort >"$work/api"
+    synopses | diff "$work/api" -
+}
+
+# Functions that a document names, in whatever way, but that do not exist.
+unknown() {
+    {
+        functions
+        macros
+        callbacks | sed 's/(.*//; s/.* //'
+        page_names | cut -d' ' -f1
+    } | sort -u >"$work/known"
+    {
+        grep -ho '^\.\(Fn\|Fo\|Nm\) zp[a-z_-]*' docs/man/*.[1-9]
+        grep -ho '\<zp_[a-z_]*(' README docs/*.md docs/man/*.[1-9] |
+            sed 's/($//'
+    } | sed 's/.* //' | sort -u | comm -23 - "$work/known"
+}
+
+# References to pages that do not exist, or not in that section.
+references() {
+    { page_names; functions | sed 's/$/ 3/'; macros | sed 's/$/ 3/'; } |
+        sort -u >"$work/pages"
+    grep -ho 'Xr zp[a-z_-]* [1-9]' docs/man/*.[1-9] | sed 's/Xr //' |
+        sort -u | comm -23 - "$work/pages"
+}
+
+constants() {
+    declarations | grep -o 'enum [a-z_]* {.*}' | grep -o '\<ZP_[A-Z_]*' |
+        grep -v 'ZP_ERROR\|ZP_EFIRST' | sort -u
+}
+
+fields() {
+    declarations | awk '
+    /typedef struct zp_[a-z_]* \{/ { on = 1 }
     on {
         field = $0
         sub(/.*\{/, "", field)
@@ -122,34 +134,88 @@ declarations | awk '
             print field
         }
     }
-    /\}/ { on = 0 }' | sort -u >"$work/fields"
-{
-    while read -r name; do
-        grep -qw -e "$name" "${pages3[@]}" || echo "$name"
-    done <"$work/constants"
-    while read -r name; do
-        grep -qw -e "[FV]a $name" -e "\.It Fa.* $name" "${pages3[@]}" ||
-            echo "field $name"
-    done <"$work/fields"
-} >"$work/out"
-test ! -s "$work/out" && [ "$(wc -l <"$work/constants")" -ge 20 ] &&
-    [ "$(wc -l <"$work/fields")" -ge 40 ]
-ok $? "every constant and every field of a structure is described"
+    /\}/ { on = 0 }' | sort -u
+}
 
-# 7
-sed -n 's/^ *X(\(ZP_E[A-Z]*\), \(-[0-9]*\), "\(.*\)").*/\1 \2 \3/p' core/zp.h |
-    sort >"$work/errors"
-sed -n 's/^\.It Dv \(ZP_E[A-Z]*\) Ta \\\(-[0-9]*\) Ta \(.*\)/\1 \2 \3/p' \
-    docs/man/zp.7 | sort | diff "$work/errors" - >"$work/out" &&
-    [ "$(wc -l <"$work/errors")" -ge 13 ]
-ok $? "zp(7) has the error codes of the header"
-
-# 8
-for page in "${pages3[@]}"; do
-    for section in NAME SYNOPSIS DESCRIPTION 'RETURN VALUES' EXAMPLES ERRORS \
-        'SEE ALSO'; do
-        grep -qx ".Sh $section" "$page" || echo "$page has no $section"
+undescribed() {
+    constants | while read -r name; do
+        grep -qw -e "$name" docs/man/*.3 || echo "$name"
     done
-done >"$work/out"
-test ! -s "$work/out"
-ok $? "each page has all of its sections"
+    fields | while read -r name; do
+        grep -qw -e "[FV]a $name" -e "\.It Fa.* $name" docs/man/*.3 ||
+            echo "field $name"
+    done
+}
+
+errors() {
+    sed -n 's/^ *X(\(ZP_E[A-Z]*\), \(-[0-9]*\), "\(.*\)").*/\1 \2 \3/p' \
+        core/zp.h | sort
+}
+
+error_table() {
+    errors >"$work/errors"
+    sed -n 's/^\.It Dv \(ZP_E[A-Z]*\) Ta \\\(-[0-9]*\) Ta \(.*\)/\1 \2 \3/p' \
+        docs/man/zp.7 | sort | diff "$work/errors" -
+}
+
+sections() {
+    for page in docs/man/*.3; do
+        for section in NAME SYNOPSIS DESCRIPTION 'RETURN VALUES' EXAMPLES \
+            ERRORS 'SEE ALSO'; do
+            grep -qx ".Sh $section" "$page" || echo "$page has no $section"
+        done
+    done
+}
+
+# ------------------------------------------------------- on the real tree --
+
+cd "$top_srcdir" || exit 1
+check "there are functions" test "$(functions | wc -l)" -ge 100
+check "there are constants" test "$(constants | wc -l)" -ge 20
+check "there are fields" test "$(fields | wc -l)" -ge 40
+check "there are errors" test "$(errors | wc -l)" -ge 13
+if command -v "$mandoc" >/dev/null; then
+    same "mandoc warns of nothing" "" "$(lint)"
+else
+    skip "mandoc warns of nothing" "mandoc is not installed"
+fi
+same "each function is named by one page" "" "$(names)"
+same "the synopses are the prototypes of the headers" "" "$(prototypes_shown)"
+same "nothing names a function that does not exist" "" "$(unknown)"
+same "each reference leads to a page" "" "$(references)"
+same "constants and fields are described" "" "$(undescribed)"
+same "zp(7) has the error codes" "" "$(error_table)"
+same "each page has all of its sections" "" "$(sections)"
+
+# --------------------------------------------------- and with one fault --
+
+# fault CHECK FILE SED-SCRIPT
+fault() {
+    rm -rf "$work/tree"
+    mkdir -p "$work/tree/core" "$work/tree/docs"
+    cp "$top_srcdir"/core/zp*.h "$work/tree/core"
+    cp "$top_srcdir/README" "$work/tree"
+    cp -r "$top_srcdir/docs/." "$work/tree/docs"
+    chmod -R u+w "$work/tree"
+    sed -i "$3" "$work/tree/$2"
+    check "$1 finds: $2 $3" test -n "$(cd "$work/tree" && $1)"
+}
+
+if command -v "$mandoc" >/dev/null; then
+    fault lint docs/man/zp_run.3 's/^\.Ed/.Bd/'
+fi
+fault names docs/man/zp_state.3 '/^\.Nm zp_pop ,/d'
+fault names docs/man/zp_run.3 's/^\.Nm zp_run ,/&\n.Nm zp_pop ,/'
+fault names core/zp.h 's/^ZP_API int zp_run(/ZP_API int zp_walk(/'
+fault prototypes_shown docs/man/zp_dict.3 's/"size_t n"/"int n"/'
+fault prototypes_shown core/zp.h 's/zp_clear(zp_state \*state/&, int n/'
+fault prototypes_shown docs/man/zp_atomic.3 's/"zp_state \*txn"/"zp_ctx *c"/'
+fault unknown docs/man/zp_run.3 's/^\.Fn zp_run$/.Fn zp_walk/'
+fault unknown README 's/zp_run(/zp_walk(/'
+fault references docs/man/zp_run.3 's/Xr zp_ctx 3/Xr zp_ctx 7/'
+fault undescribed docs/man/zp_call_when_change.3 's/ZP_EXCLUDE/ZP_OTHER/'
+fault undescribed docs/man/zp_ctx.3 's/ grace/ mercy/'
+fault error_table docs/man/zp.7 's/no such key/no key/'
+fault error_table core/zp.h 's/-20013/-20014/'
+fault sections docs/man/zp_tpl.3 's/^\.Sh ERRORS/.Sh FAULTS/'
+tap_done

@@ -11,7 +11,7 @@
 set -u
 export LC_ALL=C
 top_srcdir=$(cd "${top_srcdir:-.}" && pwd)
-top_builddir=$(cd "${top_builddir:-$top_srcdir/build}" && pwd)
+top_builddir=${top_builddir:-$top_srcdir/build}
 tap_n=0
 work=$(mktemp -d "${TMPDIR:-/tmp}/zpt-XXXXXX")
 ZP_RUNTIME_DIR=$(mktemp -d /dev/shm/zpt-XXXXXX 2>/dev/null) ||
