@@ -1,0 +1,83 @@
+/*
+ * server.h - the state server inside: what its files share. Nobody else
+ * includes this; the way in is zp_serve().
+ *
+ *     server.c          comes to be and goes: lock, sockets, board, closing
+ *     server_loop.c     waits for the bell, sockets, owner and clock
+ *     server_publish.c  reads the log and the subscriptions, sends
+ *     server_topics.c   what is subscribed to, and the interest filter
+ *     server_tree.c     ends the processes of the state
+ */
+#ifndef ZP_CORE_SERVER_H
+#define ZP_CORE_SERVER_H
+
+#include "core/server_topics.h"
+#include "core/store.h"
+
+#define ZP__BATCH 256 /* topics found before they are sent */
+#define ZP__SYNCS 64  /* sync topics read before they are answered */
+
+typedef struct zp__server {
+    zp__place place;
+    zp__store *store;
+    zp__board *board;
+    zp__view *view;
+    zp__pid owner;
+    bool self_owned;     /* run by hand: this process is the owner */
+    int lock;            /* the flock: held from before binding to the end */
+    int owner_fd;        /* pidfd of the owner; -1: look now and then */
+    int signal_fd;       /* by hand: TERM, INT, HUP; -1 else */
+    uint64_t dev, inode; /* of the run directory */
+    uint32_t generation; /* ours */
+
+    void *zmq;
+    void *pub;
+    void *ctl;
+    int pub_fd;
+    int ctl_fd;
+
+    zp__topics topics;
+    uint64_t published; /* all revisions up to here have been looked at */
+    size_t n_batch;
+    uint8_t batch[ZP__BATCH][ZP__TOPIC_SIZE];
+    size_t n_syncs;
+    uint8_t syncs[ZP__SYNCS][ZP__TOPIC_SIZE];
+    bool watcher_gone; /* a watcher unsubscribed or ended: check readers */
+
+    unsigned char *request; /* room for the largest */
+    double next_duty;       /* times of what comes due (zp__now()) */
+    double next_readers;
+    double next_sync;
+    uint64_t synced; /* head at the last sync */
+} zp__server;
+
+/* Why the server ended. */
+enum zp__server_end {
+    ZP__END_OWNER = 1, /* the owner ended, or closed the state */
+    ZP__END_SIGNAL,    /* by hand: was told to */
+    ZP__END_TAKEN,     /* another server has taken over */
+    ZP__END_VANISHED   /* the run directory is gone */
+};
+
+/* Serve until there is a reason to end: that, or a negative code. */
+int zp__server_loop(zp__server *server);
+
+/* Look at all revisions after `published` and send each topic that was
+ * changed in them once. 1 if there was one, 0 if not, -ENOMEM. */
+int zp__server_pass(zp__server *server);
+
+/* Read all subscriptions there are, put them in the filter, answer the sync
+ * topics among them. -ENOMEM: the filter is not complete, end. */
+int zp__server_read_pub(zp__server *server);
+
+/* Send every topic once. */
+void zp__server_publish_all(zp__server *server);
+
+/* Answer requests: true when there may be more of them. */
+bool zp__server_read_ctl(zp__server *server);
+
+/* End all processes of the state that are on record: TERM, after GRACE seconds
+ * KILL, deepest first. Returns when they have ended (or cannot be). */
+void zp__server_end_tree(zp__server *server, double grace);
+
+#endif
