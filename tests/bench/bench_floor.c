@@ -1,0 +1,27 @@
+/*
+ * bench_floor.c - the floor: raw LMDB and raw ZeroMQ.
+ */
+#include "tests/bench/floor.h"
+
+static const side_measure measures[] = {
+    {"get", floor_lmdb_start, floor_get_round, floor_lmdb_stop},
+    {"set", floor_lmdb_start, floor_commit_round, floor_lmdb_stop},
+    {"increase", floor_lmdb_start, floor_commit_round, floor_lmdb_stop},
+    {"atomic", floor_lmdb_start, floor_commit_round, floor_lmdb_stop},
+    {"callback", floor_chain_start, floor_chain_round, floor_zmq_stop},
+    {"pss", floor_idle_start, floor_idle_round, floor_zmq_stop},
+    {0},
+};
+
+static const side_role roles[] = {
+    {"forwarder", floor_forwarder},
+    {"watcher", floor_watcher},
+    {"idler", floor_idler},
+    {0},
+};
+
+int
+main(int argc, char **argv)
+{
+    return side_main(argc, argv, measures, roles);
+}
