@@ -18,11 +18,12 @@ struct zp_state {
     bool embedded;     /* lives in another object: not freed by the user */
     zp__view *view;    /* LIVE: the context's; SNAPSHOT: its own or borrowed */
     bool owns_view;
-    zp__txn *txn;      /* TXN; NULL once it has ended */
+    zp__txn *txn;      /* TXN; with serial and depth it is this very one */
+    uint64_t serial;
+    int depth;
     uint64_t revision; /* SNAPSHOT */
     uint64_t writer;   /* LIVE, TXN: id of the handle */
     char ns[ZP__NS_MAX + 1];
-    zp_state *parent;  /* TXN: the handle zp_atomic() was called on */
     zp_state *next;    /* in ctx->states (not the embedded ones) */
     zp_state *prev;
 };
@@ -52,5 +53,18 @@ int zp__read_next(zp_state *state, const char *after, char *ret_key,
  * end: commit if RC >= 0. Returns RC or the commit's error. */
 int zp__write_begin(zp_state *state, zp__txn **ret, size_t need, bool deletes);
 int zp__write_end(zp_state *state, zp__txn *txn, int rc);
+
+/* The same for what takes several writes: all or nothing in a TXN as well. */
+int zp__write_begin_many(zp_state *state, zp__txn **ret, size_t need,
+                         bool deletes);
+int zp__write_end_many(zp_state *state, zp__txn *txn, int rc);
+
+/* Put an image: the whole of a set. */
+int zp__write_image(zp_state *state, const char *key, const void *image,
+                    size_t size);
+
+/* "no such key" with KEY and namespace; RC with the key before its text. */
+int zp__no_key(const zp_state *state, const char *key);
+int zp__about_key(const char *key, int rc);
 
 #endif

@@ -147,10 +147,20 @@ uint64_t zp__txn_revision(const zp__txn *txn);
 /* A number that grows with each write in TXN: for iterators. */
 uint64_t zp__txn_writes(const zp__txn *txn);
 
+/* Which transaction it is (the object serves one after another), and how deep
+ * it is nested: for handles that may have outlived theirs. */
+uint64_t zp__txn_serial(const zp__txn *txn);
+int zp__txn_depth(const zp__txn *txn);
+
 int zp__txn_get(zp__txn *txn, const char *ns, const char *key, zp__item *ret);
 int zp__txn_next(zp__txn *txn, const char *ns, const char *after,
                  char *ret_key, zp__item *ret);
 int zp__txn_length(zp__txn *txn, const char *ns, uint64_t *ret);
+
+/* The key created last, into RET_KEY; ZP_ENOKEY when there is none. Looks at
+ * all of them. */
+int zp__txn_youngest(zp__txn *txn, const char *ns, char *ret_key,
+                     zp__item *ret);
 
 /* Put checks max_value and space, before it changes anything. The image is
  * trusted. Delete: ZP_ENOKEY. */

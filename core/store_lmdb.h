@@ -33,6 +33,7 @@ struct zp__txn {
     int depth; /* of the one in use; -1: not begun */
     uint64_t revision;
     uint64_t writer;
+    uint64_t serial; /* of the transactions that this object has served */
     uint64_t writes;
     uint32_t ranks;    /* given to created keys, and to o rows */
     int broken;        /* LMDB failed inside: only abort is left */

@@ -235,8 +235,6 @@ put_chunks(zp__txn *txn, zp__log *log, size_t offset)
         size_t size;
         int rc = build_chunk(txn, i, offset, log, &size);
         if (rc == 0)
-            rc = zp__space_ensure(txn, size);
-        if (rc == 0)
             rc = zp__row_put(txn, key,
                              zp__rowkey_chunk(key, txn->revision, i),
                              txn->row.data + offset, size);
@@ -415,8 +413,6 @@ zp__log_append(zp__txn *txn, uint32_t *ret_n)
         rc = forget(txn, &log);
     if (rc == 0)
         rc = sweep(txn, &log);
-    if (rc == 0)
-        rc = zp__space_ensure(txn, size);
     if (rc != 0)
         return rc;
     if (log.chunks > 1 && log.garbage == 0)

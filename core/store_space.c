@@ -16,7 +16,8 @@
  *
  * How many pages a transaction can need at most: what its rows have grown by,
  * plus a copy of each page that it touched (five per write: a path in the
- * tree of rows and in that of free pages), but never more than there are.
+ * tree of rows and in that of free pages), but never more than there are, plus
+ * the log row that the commit will add.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -113,7 +114,11 @@ pages_wanted(zp__txn *txn, uint64_t *ret)
     uint64_t copied = (txn->writes + 1) * PATH_PAGES;
     if (copied > txn->live)
         copied = txn->live;
-    *ret = (live > txn->live ? live - txn->live : 0) + copied + SLACK_PAGES;
+    uint64_t log = (txn->journal.used + txn->journal.n * sizeof(zp__chg)) /
+                       txn->store->page +
+                   txn->journal.n / ZP__CHUNK;
+    *ret = (live > txn->live ? live - txn->live : 0) + copied + log +
+           SLACK_PAGES;
     return 0;
 }
 

@@ -31,6 +31,7 @@ static void
 release(zp__txn *txn)
 {
     zp__journal_clear(&txn->journal);
+    txn->serial++;
     txn->depth = -1;
     in_txn--;
     zp__board_unlock(&txn->store->board);
@@ -69,6 +70,7 @@ zp__txn_begin(zp__store *store, zp__txn **ret, uint64_t writer, double timeout,
     if (rc < 0)
         return rc;
     in_txn++;
+    txn->serial++;
     txn->writer = writer;
     txn->writes = 0;
     txn->ranks = 0;
@@ -203,6 +205,18 @@ uint64_t
 zp__txn_writes(const zp__txn *txn)
 {
     return txn->writes;
+}
+
+uint64_t
+zp__txn_serial(const zp__txn *txn)
+{
+    return txn->serial;
+}
+
+int
+zp__txn_depth(const zp__txn *txn)
+{
+    return txn->depth;
 }
 
 /* ---- rows ---- */
@@ -480,31 +494,75 @@ zp__txn_get(zp__txn *txn, const char *ns, const char *key, zp__item *ret)
     return rc == 0 ? fill_item(txn, &row, ret) : rc;
 }
 
+static int
+open_cursor(zp__txn *txn, MDB_cursor **ret)
+{
+    int rc = txn->broken;
+
+    if (rc == 0 && (rc = mdb_cursor_open(zp__txn_mdb(txn), ZP__DBI, ret)) != 0)
+        rc = zp__mdb_fail(txn->store, rc, "reading");
+    return rc;
+}
+
+static int
+next_live(zp__txn *txn, MDB_cursor *cursor, const char *ns, const char *after,
+          char *ret_key, zp__cur_row *row)
+{
+    char key[ZP__KEY_MAX + 1];
+    int rc;
+
+    do {
+        rc = zp__cur_next(txn->store, cursor, ns, after, key, row);
+        if (rc == 1)
+            after = strcpy(ret_key, key);
+    } while (rc == 1 && (row->head.flags & ZP__ROW_DELETED));
+    return rc;
+}
+
 int
 zp__txn_next(zp__txn *txn, const char *ns, const char *after, char *ret_key,
              zp__item *ret)
 {
     MDB_cursor *cursor;
     zp__cur_row row;
-    char key[ZP__KEY_MAX + 1];
-    int rc = txn->broken;
+    int rc = open_cursor(txn, &cursor);
 
-    if (rc == 0 &&
-        (rc = mdb_cursor_open(zp__txn_mdb(txn), ZP__DBI, &cursor)) != 0)
-        rc = zp__mdb_fail(txn->store, rc, "reading");
     if (rc != 0)
         return rc;
-    do {
-        rc = zp__cur_next(txn->store, cursor, ns, after, key, &row);
-        if (rc != 1)
-            break;
-        after = strcpy(ret_key, key);
-        rc = fill_item(txn, &row, ret);
-        if (rc == 0)
-            rc = 1;
-    } while (rc == ZP_ENOKEY);
+    rc = next_live(txn, cursor, ns, after, ret_key, &row);
     mdb_cursor_close(cursor);
-    return rc;
+    if (rc != 1)
+        return rc;
+    rc = fill_item(txn, &row, ret);
+    return rc == 0 ? 1 : rc;
+}
+
+int
+zp__txn_youngest(zp__txn *txn, const char *ns, char *ret_key, zp__item *ret)
+{
+    MDB_cursor *cursor;
+    zp__cur_row row, best;
+    char key[ZP__KEY_MAX + 1];
+    bool found = false;
+    int rc = open_cursor(txn, &cursor);
+
+    if (rc != 0)
+        return rc;
+    rc = next_live(txn, cursor, ns, NULL, key, &row);
+    while (rc == 1) {
+        if (!found || row.head.created > best.head.created ||
+            (row.head.created == best.head.created &&
+             row.head.created_rank > best.head.created_rank)) {
+            best = row;
+            strcpy(ret_key, key);
+        }
+        found = true;
+        rc = next_live(txn, cursor, ns, key, key, &row);
+    }
+    mdb_cursor_close(cursor);
+    if (rc != 0)
+        return rc;
+    return found ? fill_item(txn, &best, ret) : ZP_ENOKEY;
 }
 
 int

@@ -31,6 +31,11 @@ void zp__encoded_free(zp__encoded *encoded);
 /* Decode a *trusted* image (made by us, or checked) into addresses. Nothing
  * is written unless all of it can be. Errors: as zp_value_get(). */
 int zp__decode(const void *image, size_t size, const char *format, va_list ap);
+
+/* Would zp__decode() succeed (but for memory)? Writes nothing; the addresses in
+ * AP are not looked at, the numbers behind # are. */
+int zp__decode_check(const void *image, size_t size, const char *format,
+                     va_list ap);
 int zp__decode_string(const void *image, size_t size, char **ret);
 int zp__decode_bytes(const void *image, size_t size, void **ret,
                      size_t *ret_size);
