@@ -221,7 +221,9 @@ ZP_API int zp_break(zp_ctx *ctx);
 
 typedef struct zp_serve_options {
     size_t size;
-    int ready_fd;          /* with run_dir: where to tell that it serves */
+    int ready_fd;          /* where to tell, in one line, that it serves; 0:
+                              nowhere. A new state: its address. With run_dir
+                              (needed, closed then): "0 PID" or "CODE TEXT" */
     const char *run_dir;   /* serve this existing state (what zp_ctx_new()
                               runs); NULL: make a new one from `state` */
     const zp_ctx_options *state; /* name, path and limits of the new state */
