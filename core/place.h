@@ -1,11 +1,11 @@
 /*
  * place.h - where a state lives in the file system.
  *
- * Base: $ZP_RUNTIME_DIR, or /dev/shm/zp-UID (0700; made on demand, removed
- * when empty; refused when it is a link or another's). Below it one *run
+ * Base: $ZP_RUNTIME_DIR, or /dev/shm/zp-UID (0700; made on demand, and then
+ * removed when empty; refused when it is a link or another's). Below it one *run
  * directory* (0700) per state, named by the state's well-known name, or
  * "p-PID-RANDOM" for a private one, or "d-DEV-INO" for a durable one (of its
- * path's directory). In it:
+ * path's directory; one with a name has that). In it:
  *
  *     board   shared memory (board.h)       bell    FIFO (board.h)
  *     lock    flock of the server           start   flock of who starts one
@@ -22,6 +22,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define ZP__PATH_MAX 512
 
@@ -29,21 +30,28 @@ typedef struct zp__place {
     char run[108 - 8];       /* the run directory; sockets must fit */
     char data[ZP__PATH_MAX]; /* where data.mdb is: run, or the durable path */
     bool durable;
+    char target[108 - 8]; /* until published: the final run directory */
+    uint64_t dev, ino;    /* the run directory; 0: not known */
 } zp__place;
 
 /* Make a fresh run directory under a temporary name (then `run` is that name)
- * for a state called NAME (NULL: private) or durable at PATH (made, 0700, if
- * absent); publish it under its final name; or drop it. Sweeps stale ones
- * first. Errors: -EADDRINUSE, -EINVAL (name), -ENAMETOOLONG, -errno. */
+ * for a state called NAME (NULL: private), durable at PATH (made, 0700, if
+ * absent; NULL: ephemeral); publish it under its final name; or drop it with
+ * zp__place_remove(). Sweeps stale ones first. A name or path whose owner died
+ * but whose server still cleans up is waited for, up to 3 s. Errors:
+ * -EADDRINUSE, -EINVAL (name), -ENAMETOOLONG, -errno. */
 int zp__place_new(zp__place *place, const char *name, const char *path);
 int zp__place_publish(zp__place *place);
 
 /* Find a running state: by name, or by path ('/' in it) of its run directory
- * or of its durable data. ZP_ENOSTATE when there is none. */
+ * or of its durable data. ZP_ENOSTATE when there is none, or its owner has
+ * ended; -EACCES when it is another user's. */
 int zp__place_find(zp__place *place, const char *address);
 
 /* Remove the run directory with all it holds (never a durable state's data),
- * and the base when it is empty. Best effort; missing things are fine. */
+ * and the base when it is empty and was made on demand. Best effort; missing
+ * things are fine. Another directory that has the name by now is not touched
+ * (if `ino` is known). */
 void zp__place_remove(const zp__place *place);
 
 /* Remove stale run directories of this uid: flock on `lock` free and the owner
@@ -55,7 +63,8 @@ const char *zp__place_file(const zp__place *place, const char *file,
                            char *buffer);
 
 /* An exclusive flock on FILE (O_CLOEXEC, made if absent): the descriptor, or
- * -EWOULDBLOCK when another holds it, or -errno. */
+ * -EWOULDBLOCK when another holds it, -ENOENT when the directory is gone (or
+ * another one, or being removed), or -errno. */
 int zp__place_flock(const zp__place *place, const char *file);
 
 #endif
