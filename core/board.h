@@ -17,6 +17,8 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
 
 #include "core/pid.h"
 #include "core/place.h"
@@ -34,7 +36,8 @@ typedef struct zp__shared {
     uint64_t boot;
     uint64_t pid_ns;
     zp__pid owner;
-    char data[ZP__PATH_MAX]; /* directory of data.mdb */
+    char data[ZP__PATH_MAX]; /* directory of a durable state's data.mdb; "":
+                                it is in the run directory */
 
     /* the lock */
     pthread_mutex_t lock; /* process-shared, robust, error-checking */
@@ -71,6 +74,7 @@ typedef struct zp__shared {
 typedef struct zp__board {
     zp__shared *shared;
     int bell; /* O_RDWR|O_NONBLOCK|O_CLOEXEC */
+    int32_t pid; /* this process: getpid() costs more than the lock */
     void *owned[3];
 } zp__board;
 
@@ -82,8 +86,13 @@ int zp__board_create(const zp__place *place);
 int zp__board_open(zp__board *ret, const zp__place *place);
 void zp__board_close(zp__board *board);
 
-/* Only read who owns the state in DIR: for the sweep. -errno, ZP_EVERSION. */
+/* Only read who owns the state in DIR: for the sweep. -ENOENT (no board),
+ * ZP_ECORRUPT, ZP_EVERSION, ZP_ENOSTATE (from before the last boot: the owner
+ * is dead), -EXDEV (of another pid namespace: nobody here can tell), -errno.
+ * zp__board_peek() does it in an open directory, and tells `data`, too
+ * (RET_DATA may be NULL). No texts are kept. */
 int zp__board_owner(const char *dir, zp__pid *ret);
+int zp__board_peek(int dir, zp__pid *ret_owner, char ret_data[ZP__PATH_MAX]);
 
 /* Take the write lock within TIMEOUT seconds (negative: for ever). A process
  * that had it 8 times in a row while others wait lets one of them go first.

@@ -1,0 +1,564 @@
+/*
+ * board.c - the shared page: made, opened, locked; and the bell.
+ *
+ * The lock costs two atomic operations when nobody else wants it, and a few
+ * plain stores that say who has it and since when. All bookkeeping is written
+ * by who holds the lock; others read it without, for messages and fairness.
+ *
+ * Fairness. A mutex that is given back and taken again at once is never seen
+ * free by a waiter that must first be woken up. So a process that had it
+ * STREAK times in a row while others wait leaves it alone until one of them
+ * has come in (`acquired` moves), for PATIENCE at most:
+ *
+ *     unlock -> waiter woken (~50 us) -> takes it -> acquired + 1 -> we queue
+ *
+ * `waiters` may be wrong, since a waiter that is killed does not count itself
+ * out. When nobody came within PATIENCE the count is disproved and set to 0;
+ * those who do wait then count down no further than 0. The price of a wrong
+ * count is one such pause, or one turn taken out of order.
+ *
+ * The page is allocated whole when it is made: on a full tmpfs a store to a
+ * page that is not there would be SIGBUS.
+ */
+#include "core/board.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/fork.h"
+#include "core/stale.h"
+
+#define STREAK 8
+#define PATIENCE UINT64_C(1500000) /* ns */
+#define NAP 30000                  /* ns */
+#define YIELDS 4
+#define FOREVER 1e9 /* seconds */
+
+/* TSan's interceptors of gcc 12 and clang 14 do not know clocklock. */
+#if defined(__SANITIZE_THREAD__)
+#define LOCK_CLOCK CLOCK_REALTIME
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define LOCK_CLOCK CLOCK_REALTIME
+#endif
+#endif
+#ifdef LOCK_CLOCK
+#define LOCK_UNTIL(lock, time) pthread_mutex_timedlock(lock, time)
+#else
+#define LOCK_CLOCK CLOCK_MONOTONIC
+#define LOCK_UNTIL(lock, time) pthread_mutex_clocklock(lock, LOCK_CLOCK, time)
+#endif
+
+_Static_assert(sizeof(_Atomic uint64_t) == 8, "lives in shared memory");
+
+/* ---- making and opening ---- */
+
+static int
+init_lock(pthread_mutex_t *lock)
+{
+    pthread_mutexattr_t attr;
+    int rc = pthread_mutexattr_init(&attr);
+    if (rc != 0)
+        return -rc;
+    if ((rc = pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED)) ==
+            0 &&
+        (rc = pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST)) == 0 &&
+        (rc = pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ERRORCHECK)) == 0)
+        rc = pthread_mutex_init(lock, &attr);
+    pthread_mutexattr_destroy(&attr);
+    return -rc;
+}
+
+/* Everything but the magic, then the magic. */
+static int
+fill(zp__shared *shared, const zp__place *place, const zp__pid *self)
+{
+    int rc = init_lock(&shared->lock);
+    if (rc < 0)
+        return rc;
+    shared->version = ZP__BOARD_VERSION;
+    shared->size = sizeof *shared;
+    shared->boot = zp__boot_hash();
+    shared->pid_ns = zp__pid_ns();
+    shared->owner = *self;
+    if (place->durable)
+        strcpy(shared->data, place->data);
+    /* Ids of an earlier life of a durable state stand in its log. */
+    atomic_store(&shared->writers, zp__random() >> 1);
+    atomic_thread_fence(memory_order_seq_cst);
+    shared->magic = ZP__BOARD_MAGIC;
+    return 0;
+}
+
+/* A new file of SIZE bytes that are really there: descriptor or -errno. */
+static int
+make_file(const char *path, size_t size)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                  0600);
+    if (fd < 0)
+        return -errno;
+    int rc = ftruncate(fd, (off_t)size) < 0 ? errno : 0;
+    while (rc == 0 && (rc = posix_fallocate(fd, 0, (off_t)size)) == EINTR)
+        rc = 0;
+    if (rc == 0)
+        return fd;
+    close(fd);
+    unlink(path);
+    return -rc;
+}
+
+int
+zp__board_create(const zp__place *place)
+{
+    char board[ZP__PATH_MAX], bell[ZP__PATH_MAX];
+    zp__pid self = zp__pid_self();
+    zp__place_file(place, "board", board);
+    zp__place_file(place, "bell", bell);
+    if (self.start == 0)
+        return zp__fail(-EIO, "cannot read /proc/self/stat");
+    if (mkfifo(bell, 0600) < 0)
+        return zp__fail_errno(errno, "cannot make %s", bell);
+    int rc, fd = make_file(board, sizeof(zp__shared));
+    if (fd < 0) {
+        rc = zp__fail_errno(-fd, "cannot make %s", board);
+        goto no_file;
+    }
+    zp__shared *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE,
+                              MAP_SHARED, fd, 0);
+    rc = shared == MAP_FAILED ? -errno : fill(shared, place, &self);
+    if (shared != MAP_FAILED)
+        munmap(shared, sizeof *shared);
+    close(fd);
+    if (rc == 0)
+        return 0;
+    rc = zp__fail_errno(-rc, "cannot make %s", board);
+    unlink(board);
+no_file:
+    unlink(bell);
+    return rc;
+}
+
+/* Can the state of a board that begins with HEAD be used here and now? */
+static int
+check_head(const zp__shared *head, off_t file_size)
+{
+    if (head->magic != ZP__BOARD_MAGIC)
+        return ZP_ECORRUPT;
+    if (head->boot != zp__boot_hash())
+        return ZP_ENOSTATE;
+    if (head->version != ZP__BOARD_VERSION || head->size != sizeof *head)
+        return ZP_EVERSION;
+    if (file_size < (off_t)sizeof *head ||
+        !memchr(head->data, '\0', sizeof head->data))
+        return ZP_ECORRUPT;
+    return head->pid_ns == zp__pid_ns() ? 0 : -EXDEV;
+}
+
+int
+zp__board_peek(int dir, zp__pid *ret_owner, char ret_data[ZP__PATH_MAX])
+{
+    union {
+        char bytes[offsetof(zp__shared, lock)];
+        zp__shared shared; /* only its beginning is read */
+    } head;
+    struct stat st;
+    size_t used = 0;
+    int fd = openat(dir, "board", O_RDONLY | O_CLOEXEC | O_NOFOLLOW |
+                                      O_NONBLOCK);
+    if (fd < 0)
+        return -errno;
+    int rc = fstat(fd, &st) < 0 ? -errno : 0;
+    while (rc == 0 && used < sizeof head.bytes) {
+        ssize_t n = pread(fd, head.bytes + used, sizeof head.bytes - used,
+                          (off_t)used);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            rc = n < 0 ? -errno : ZP_ECORRUPT;
+        else
+            used += (size_t)n;
+    }
+    close(fd);
+    if (rc == 0)
+        rc = check_head(&head.shared, st.st_size);
+    if (rc == 0 || rc == -EXDEV)
+        *ret_owner = head.shared.owner;
+    if (rc == 0 && ret_data)
+        strcpy(ret_data, head.shared.data);
+    return rc;
+}
+
+int
+zp__board_owner(const char *dir, zp__pid *ret)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int rc = zp__board_peek(fd, ret, NULL);
+    close(fd);
+    return rc;
+}
+
+/* Why the board at PATH cannot be used. */
+static int
+refuse(int code, const char *path)
+{
+    switch (code) {
+    case -ENOENT:
+        return zp__fail(ZP_ENOSTATE, "%s: no such state", path);
+    case ZP_ENOSTATE:
+        return zp__fail(code, "%s: from before the machine was started", path);
+    case -EXDEV:
+        return zp__fail(ZP_ENOSTATE,
+                        "%s: the state lives in another pid namespace", path);
+    case ZP_EVERSION:
+    case ZP_ECORRUPT:
+        return zp__fail(code, "%s: %s", path, zp_strerror(code));
+    default:
+        return zp__fail_errno(-code, "cannot open %s", path);
+    }
+}
+
+/* The board in the file FD, mapped. */
+static int
+map_board(int fd, zp__shared **ret)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    if (!S_ISREG(st.st_mode) ||
+        st.st_size < (off_t)offsetof(zp__shared, lock))
+        return ZP_ECORRUPT;
+    zp__shared *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE,
+                              MAP_SHARED, fd, 0);
+    if (shared == MAP_FAILED)
+        return -errno;
+    int rc = check_head(shared, st.st_size);
+    if (rc < 0)
+        munmap(shared, sizeof *shared);
+    else
+        *ret = shared;
+    return rc;
+}
+
+static int
+open_bell(const char *path)
+{
+    struct stat st;
+    int fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return -errno;
+    if (fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode))
+        return fd;
+    close(fd);
+    return ZP_ECORRUPT;
+}
+
+/* Children made by zp_spawn() are to lose all three. */
+static int
+register_board(zp__board *board, const char *run)
+{
+    board->owned[0] = zp__own_fd(board->bell);
+    board->owned[1] = zp__own_map(board->shared, sizeof *board->shared);
+    board->owned[2] = zp__own_dir(run);
+    if (board->owned[0] && board->owned[1] && board->owned[2])
+        return 0;
+    return zp__fail(-ENOMEM, "no memory to open %s", run);
+}
+
+int
+zp__board_open(zp__board *ret, const zp__place *place)
+{
+    char path[ZP__PATH_MAX];
+    zp__board board = { .bell = -1, .pid = getpid() };
+    zp__place_file(place, "board", path);
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0)
+        return refuse(-errno, path);
+    int rc = map_board(fd, &board.shared);
+    close(fd);
+    if (rc < 0)
+        return refuse(rc, path);
+    zp__place_file(place, "bell", path);
+    board.bell = open_bell(path);
+    if (board.bell < 0)
+        rc = refuse(board.bell, path);
+    else
+        rc = register_board(&board, place->run);
+    if (rc < 0)
+        zp__board_close(&board);
+    else
+        *ret = board;
+    return rc;
+}
+
+void
+zp__board_close(zp__board *board)
+{
+    if (board->bell >= 0)
+        close(board->bell);
+    if (board->shared)
+        munmap(board->shared, sizeof *board->shared);
+    for (size_t i = 0; i < sizeof board->owned / sizeof *board->owned; i++)
+        zp__own_forget(board->owned[i]);
+    *board = (zp__board){ .bell = -1 };
+}
+
+/* ---- the lock ---- */
+
+static uint64_t
+clock_ns(clockid_t clock)
+{
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t
+peek64(_Atomic uint64_t *value)
+{
+    return atomic_load_explicit(value, memory_order_relaxed);
+}
+
+/* Count one waiter less, but not below none. */
+static void
+leave_queue(zp__shared *shared)
+{
+    int32_t n = atomic_load_explicit(&shared->waiters, memory_order_relaxed);
+    while (n > 0 && !atomic_compare_exchange_weak(&shared->waiters, &n, n - 1))
+        continue;
+}
+
+/* Has this process had the lock too often while others wait? */
+static bool
+is_greedy(const zp__board *board)
+{
+    zp__shared *shared = board->shared;
+    return atomic_load_explicit(&shared->waiters, memory_order_relaxed) > 0 &&
+           atomic_load_explicit(&shared->last_holder, memory_order_relaxed) ==
+               board->pid &&
+           atomic_load_explicit(&shared->streak, memory_order_relaxed) >=
+               STREAK;
+}
+
+/* Stay away until another has had it, or nobody seems to want it. */
+static void
+let_others(zp__shared *shared)
+{
+    uint64_t seen = peek64(&shared->acquired);
+    uint64_t end = clock_ns(CLOCK_MONOTONIC) + PATIENCE;
+    for (int i = 0; peek64(&shared->acquired) == seen; i++) {
+        if (clock_ns(CLOCK_MONOTONIC) >= end) {
+            atomic_store(&shared->waiters, 0);
+            atomic_store(&shared->streak, 0);
+            return;
+        }
+        if (i < YIELDS)
+            sched_yield();
+        else
+            nanosleep(&(struct timespec){ .tv_nsec = NAP }, NULL);
+    }
+}
+
+/* Wait for the lock: what pthread_mutex_lock() and its kin return. */
+static int
+wait_for_lock(zp__shared *shared, double timeout)
+{
+    struct timespec deadline;
+    if (timeout == 0)
+        return pthread_mutex_trylock(&shared->lock);
+    if (!(timeout > 0 && timeout < FOREVER))
+        return pthread_mutex_lock(&shared->lock);
+    uint64_t end = clock_ns(LOCK_CLOCK) + (uint64_t)(timeout * 1e9);
+    deadline.tv_sec = (time_t)(end / 1000000000);
+    deadline.tv_nsec = (long)(end % 1000000000);
+    return LOCK_UNTIL(&shared->lock, &deadline);
+}
+
+static int
+timed_out(zp__shared *shared, double timeout)
+{
+    int32_t pid = atomic_load(&shared->holder);
+    uint64_t since = atomic_load(&shared->held_since);
+    uint64_t now = clock_ns(CLOCK_MONOTONIC);
+    double held = now > since ? (double)(now - since) * 1e-9 : 0;
+    char state = pid > 0 ? zp__pid_state(pid) : '\0';
+    if (pid <= 0)
+        return zp__fail(-ETIMEDOUT,
+                        "the state's write lock was not to be had within "
+                        "%g s: too many want it",
+                        timeout);
+    return zp__fail(-ETIMEDOUT,
+                    "the state's write lock has been held for %.3g s by "
+                    "process %d%s",
+                    held, (int)pid,
+                    state == 'T' || state == 't' ? ", which is stopped" : "");
+}
+
+/* Now it is ours: say so. */
+static void
+enter(const zp__board *board)
+{
+    zp__shared *shared = board->shared;
+    uint32_t streak = 0;
+    if (atomic_load_explicit(&shared->last_holder, memory_order_relaxed) ==
+        board->pid)
+        streak = atomic_load_explicit(&shared->streak, memory_order_relaxed);
+    else
+        atomic_store_explicit(&shared->last_holder, board->pid,
+                              memory_order_relaxed);
+    atomic_store_explicit(&shared->streak, streak + 1, memory_order_relaxed);
+    atomic_store_explicit(&shared->held_since,
+                          clock_ns(CLOCK_MONOTONIC_COARSE),
+                          memory_order_relaxed);
+    atomic_store_explicit(&shared->holder, board->pid, memory_order_relaxed);
+    atomic_store_explicit(&shared->acquired, peek64(&shared->acquired) + 1,
+                          memory_order_relaxed);
+}
+
+int
+zp__board_lock(zp__board *board, double timeout)
+{
+    zp__shared *shared = board->shared;
+    if (is_greedy(board))
+        let_others(shared);
+    int rc = pthread_mutex_trylock(&shared->lock);
+    if (rc == EBUSY) {
+        atomic_fetch_add(&shared->waiters, 1);
+        rc = wait_for_lock(shared, timeout);
+        leave_queue(shared);
+    }
+    if (rc == EOWNERDEAD) {
+        rc = pthread_mutex_consistent(&shared->lock);
+        if (rc == 0) {
+            enter(board);
+            return 1;
+        }
+        pthread_mutex_unlock(&shared->lock);
+    }
+    switch (rc) {
+    case 0:
+        enter(board);
+        return 0;
+    case EBUSY:
+    case ETIMEDOUT:
+        return timed_out(shared, timeout);
+    case EDEADLK:
+        return zp__fail(-EDEADLK, "this thread is writing already");
+    case ENOTRECOVERABLE:
+        return zp__fail(ZP_ECORRUPT, "the state's write lock is broken");
+    default:
+        return zp__fail_errno(rc, "the state's write lock");
+    }
+}
+
+void
+zp__board_unlock(zp__board *board)
+{
+    atomic_store_explicit(&board->shared->holder, 0, memory_order_relaxed);
+    pthread_mutex_unlock(&board->shared->lock);
+}
+
+/* ---- the bell ---- */
+
+void
+zp__board_ring(zp__board *board)
+{
+    zp__shared *shared = board->shared;
+    if (!atomic_load_explicit(&shared->asleep, memory_order_relaxed))
+        return;
+    atomic_fetch_add_explicit(&shared->rings, 1, memory_order_relaxed);
+    int before = errno;
+    while (write(board->bell, "", 1) < 0 && errno == EINTR)
+        continue;
+    errno = before;
+}
+
+void
+zp__board_drain(zp__board *board)
+{
+    char bytes[4096];
+    int before = errno;
+    for (int i = 0; i < 32; i++) { /* a full pipe twice: never for ever */
+        ssize_t n = read(board->bell, bytes, sizeof bytes);
+        if (n < 0 ? errno != EINTR : (size_t)n < sizeof bytes)
+            break;
+    }
+    errno = before;
+}
+
+/* ---- the rest ---- */
+
+/* FNV-1a and a finaliser that spreads the last byte over all bits. */
+static uint64_t
+hash_more(uint64_t hash, const char *text)
+{
+    for (; *text; text++)
+        hash = (hash ^ (unsigned char)*text) * UINT64_C(0x100000001b3);
+    return hash;
+}
+
+static uint64_t
+hash_end(uint64_t hash)
+{
+    hash = (hash ^ (hash >> 33)) * UINT64_C(0xff51afd7ed558ccd);
+    hash = (hash ^ (hash >> 33)) * UINT64_C(0xc4ceb9fe1a85ec53);
+    return hash ^ (hash >> 33);
+}
+
+uint64_t
+zp__topic_key(const char *ns, const char *key)
+{
+    uint64_t hash = hash_more(UINT64_C(0xcbf29ce484222325), ns);
+    hash *= UINT64_C(0x100000001b3); /* a NUL between the two */
+    return hash_end(hash_more(hash, key));
+}
+
+uint64_t
+zp__topic_ns(const char *ns)
+{
+    return hash_end(hash_more(UINT64_C(0x84222325cbf29ce4), ns));
+}
+
+uint64_t
+zp__board_writer(zp__board *board)
+{
+    uint64_t id;
+    do
+        id = atomic_fetch_add(&board->shared->writers, 1) + 1;
+    while (id == 0);
+    return id;
+}
+
+bool
+zp__board_closed(const zp__board *board)
+{
+    return atomic_load_explicit(&board->shared->closed,
+                                memory_order_acquire) != 0;
+}
+
+/* The server changes the two one after the other. */
+zp__pid
+zp__board_server(const zp__board *board)
+{
+    zp__shared *shared = board->shared;
+    int32_t pid = atomic_load(&shared->server_pid), again;
+    uint64_t start = 0;
+    for (int i = 0; i < 100; i++) {
+        start = atomic_load(&shared->server_start);
+        again = atomic_load(&shared->server_pid);
+        if (again == pid)
+            break;
+        pid = again;
+    }
+    return (zp__pid){ .pid = pid, .start = start };
+}
