@@ -167,6 +167,9 @@ measure_one(const struct options *o, const struct measure *m,
 
             if (runners[side].pid != 0)
                 answer = runner_round(&runners[side], m->timeout + o->stall);
+            if (answer != NULL && o->verbose)
+                fprintf(stderr, "%s %s %d: %s\n", m->name, programs[side],
+                        round + 1, answer);
             for (int i = 0; answer != NULL && m->metrics[i].name != NULL; i++)
                 collect(&m->metrics[i], side, answer, samples[i]);
         }
@@ -183,12 +186,13 @@ usage(const char *self, int status)
 {
     fprintf(status == 0 ? stdout : stderr,
             "usage: %s [--quick] [--only NAME,...] [--stall SECONDS]\n"
-            "       [--output FILE] [--list]\n"
+            "       [--output FILE] [--verbose] [--list]\n"
             "  --quick    fewer and shorter rounds, below a minute\n"
             "  --only     these measures (--list names them)\n"
             "  --stall    how long the stalled watcher is stopped (60; quick: "
             "3)\n"
-            "  --output   the table for programs (bench.tsv)\n",
+            "  --output   the table for programs (bench.tsv)\n"
+            "  --verbose  each round, on standard error\n",
             self);
     return status;
 }
@@ -306,6 +310,7 @@ main(int argc, char **argv)
         {"only", required_argument, NULL, 'n'},
         {"stall", required_argument, NULL, 's'},
         {"output", required_argument, NULL, 'o'},
+        {"verbose", no_argument, NULL, 'v'},
         {"list", no_argument, NULL, 'l'},
         {"help", no_argument, NULL, 'h'},
         {0},
@@ -328,6 +333,9 @@ main(int argc, char **argv)
             break;
         case 'o':
             output = optarg;
+            break;
+        case 'v':
+            o.verbose = true;
             break;
         case 'l':
             return list();

@@ -50,6 +50,7 @@ struct options {
     const char *dir; /* private, below it all sides */
     const char *bin; /* where the programs are */
     bool quick;
+    bool verbose;
     double stall;
 };
 
