@@ -22,6 +22,7 @@ enum { PROCESSES = 10 };
             return rc_;                                                        \
     } while (0)
 
+/* [count] */
 static int
 count_one(zp_state *txn, void *user)
 {
@@ -35,6 +36,7 @@ count_one(zp_state *txn, void *user)
     printf("%" PRId64 "\n", count + 1);
     return fflush(stdout);
 }
+/* [/count] */
 
 static int
 child(zp_ctx *ctx, void *arg)

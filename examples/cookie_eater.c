@@ -17,6 +17,7 @@
             return rc_;                                                        \
     } while (0)
 
+/* [atomic] */
 /* Both of these are atomic operations: nobody else writes while one runs. That
  * they print inside is what puts the lines in the order of the changes. */
 static int
@@ -36,7 +37,9 @@ eat(zp_state *txn, void *user)
     printf("nom nom nom\n");
     return fflush(stdout);
 }
+/* [/atomic] */
 
+/* [eater] */
 /* The reaction. */
 static int
 on_change(zp_watch *watch, const zp_event *event, void *user)
@@ -63,7 +66,9 @@ eater(zp_ctx *ctx, void *arg)
                             on_change, state));
     return zp_run(ctx); /* until the five are eaten */
 }
+/* [/eater] */
 
+/* [kitchen] */
 static int
 kitchen(zp_ctx *ctx)
 {
@@ -82,6 +87,7 @@ kitchen(zp_ctx *ctx)
     printf("cookies left: %" PRId64 "\n", left);
     return 0;
 }
+/* [/kitchen] */
 
 int
 main(void)

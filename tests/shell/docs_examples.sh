@@ -17,16 +17,18 @@ shown=$(cat "${documents[@]}" | grep -c 'from [a-z]*/[a-z_/-]*\.c: ')
 check "$shown blocks of code are cut from examples" test "$shown" -ge 20
 
 # One of each kind: changed by a name, or cut from nowhere, it is found out.
-changed() { # changed DOCUMENT PATTERN WHAT
-    sed "0,/$2/s//zp_other/" "$1" >"$work/document"
-    check "$3: the document is another one" \
+changed() { # changed DOCUMENT PATTERN REPLACEMENT WHAT
+    sed "0,/$2/s//$3/" "$1" >"$work/document"
+    check "$4: the document is another one" \
         test "$(cmp "$1" "$work/document" 2>&1)"
-    check_fails "$3: found" tools/cut-examples -c "$work/document"
+    check_fails "$4: found" tools/cut-examples -c "$work/document"
 }
-changed README 'zp_set_int(zp_' "a change in README"
-changed docs/guide.md 'zp_set_int(zp_' "a change in the guide"
-changed docs/man/zp_snapshot.3 'zp_set_int(state' "a change in a page"
-changed docs/man/zp_snapshot.3 'manual.c: snapshot' "a mark that is not there"
+changed README 'zp_set_int(' 'zp_set(' "a change in README"
+changed docs/guide.md 'zp_set_int(' 'zp_set(' "a change in the guide"
+changed docs/man/zp_watch.3 'zp_get_int(' 'zp_get(' "a change in a page"
+changed docs/man/zp_watch.3 ': go-live' ': go' "a part that is not there"
+changed docs/man/zp_watch.3 'manual.c: ' 'manual.c ' "a mark that is none"
+changed docs/man/zp_watch.3 '\.Ed' '.Pp' "a block without an end"
 
 # What is cut is what C sees in it, whatever roff thinks of backslashes.
 cat >"$work/x.c" <<'END'
