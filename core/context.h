@@ -5,6 +5,9 @@
  * and, through hooks (core never includes reactors), the feed. It dies in one
  * order: children, feed, handles, loop, store, place. Inside its own callbacks
  * zp_ctx_free() only marks it; the outermost zp__ctx_leave() does it.
+ *
+ * context.c has birth and death; wait.c what stands around each call, callback
+ * and nested run; guard.c the watch over the state server.
  */
 #ifndef ZP_CORE_CONTEXT_H
 #define ZP_CORE_CONTEXT_H
@@ -22,17 +25,25 @@ struct zp_ctx {
     zp__board *board; /* the store's */
     zp__view *view;   /* for plain reads: begun and ended within a call */
     zp__loop *loop;
-    zp__client *client;     /* of the state server; made on demand */
-    zp_state *state;        /* the default handle */
-    zp_state *states;       /* all handles, linked */
-    zp_proc *procs;         /* children, oldest first */
-    struct zp__feed *feed;  /* of reactors; NULL until the first watch */
+    zp__client *client;    /* of the state server; made on demand */
+    zp_state *state;       /* the default handle */
+    zp_state *states;      /* all handles, linked */
+    zp_proc *procs;        /* children, oldest first */
+    struct zp__feed *feed; /* of reactors; NULL until the first watch */
     void (*feed_free)(zp_ctx *ctx);
     void (*feed_state_gone)(zp_ctx *ctx, zp_state *state);
     void (*feed_stats)(zp_ctx *ctx, zp_stats *stats);
-    bool owner;             /* made the state: closes it */
-    bool dying;             /* zp_ctx_free() inside a callback */
-    unsigned depth;         /* callbacks of this context on the stack */
+    void (*feed_server_new)(zp_ctx *ctx); /* guarded: another server serves */
+    void (*feed_closed)(zp_ctx *ctx);     /* guarded: the state was closed */
+    void (*feed_waiting)(zp_ctx *ctx);    /* a nested run begins */
+    struct zp__guard *guard; /* the watch over the server; NULL: none */
+    struct zp__wait *waits;  /* nested runs on the stack, innermost first */
+    zp__handle *tick;        /* while something waits: was the state closed? */
+    unsigned ticks;
+    bool owner;     /* made the state: closes it */
+    bool leaving;   /* zp_ctx_free() is at work */
+    bool dying;     /* zp_ctx_free() inside a callback, or past waiting */
+    unsigned depth; /* callbacks of this context on the stack */
     unsigned flags;
     double lock_timeout;
     double start_timeout;
@@ -40,12 +51,17 @@ struct zp_ctx {
     double longest_callback;
     uint64_t events;
     struct zp__child *child; /* in a spawned child: what zp_return() keeps */
+    int error_code;          /* what `error` is about */
     char ns[ZP__NS_MAX + 1];
     char error[ZP__ERROR_MAX];
 };
 
 /* Every public entry begins with this: 0, -EINVAL, ZP_EFORK, ZP_ECLOSED. */
 int zp__ctx_enter(const zp_ctx *ctx);
+
+/* The same for what makes sense on a closed state, too: 0, -EINVAL, ZP_EFORK.
+ */
+int zp__ctx_check(const zp_ctx *ctx);
 
 /* ... and ends with this: keeps the text of a failure (RC < 0) in CTX, which
  * may be NULL; returns RC. */
@@ -61,8 +77,29 @@ bool zp__ctx_leave(zp_ctx *ctx, double called, int rc);
  * -EDEADLK inside an atomic operation; ends with ZP_ECLOSED when the context
  * is freed or the state closed meanwhile: then CTX must not be touched if
  * *RET_GONE. */
-int zp__ctx_wait(zp_ctx *ctx, const bool *done, double timeout,
-                 bool *ret_gone);
+int zp__ctx_wait(zp_ctx *ctx, const bool *done, double timeout, bool *ret_gone);
+
+/* -EDEADLK with a text that names WHAT inside an atomic operation, else 0. */
+int zp__ctx_may_wait(const char *what);
+
+/* What zp_ctx_free() does outside of callbacks: CTX is gone afterwards, and
+ * the runs on the stack have been told. */
+void zp__ctx_destroy(zp_ctx *ctx);
+void zp__ctx_waits_gone(zp_ctx *ctx);
+
+/* Watch over the state server from the loop: start it again when it dies while
+ * the owner lives, and say so to feed_server_new; else mark the state closed,
+ * end what waits and say so to feed_closed (which may free nothing but its
+ * own). Guarding twice is guarding once. -EMFILE, -ENOMEM. */
+int zp__ctx_guard_server(zp_ctx *ctx);
+void zp__ctx_unguard_server(zp_ctx *ctx);
+
+/* Has the state been closed, or has its owner ended without a server to tell
+ * (looked for only with THOROUGH)? Then it is marked as closed. */
+bool zp__ctx_closed(zp_ctx *ctx, bool thorough);
+
+/* The struct ev_loop (as in zp_ev.h, which would bring ev.h). */
+ZP_API struct ev_loop *zp_ev_loop(zp_ctx *ctx);
 
 /* The context of a child on PLACE (in the child, after zp__fork_child()). */
 int zp__ctx_child(zp_ctx **ret, const zp__place *place, const char *ns,

@@ -45,8 +45,8 @@
 #include "core/fork.h"
 #include "core/zmq_call.h"
 
-#define DEPTH_MAX 200  /* runs on the stack; a callback needs some stack, too */
-#define REPEAT 1e9     /* seconds: never */
+#define DEPTH_MAX 200   /* runs on the stack: a callback needs some, too */
+#define REPEAT 1e9      /* seconds: never */
 #define TIMEOUT_MAX 1e8 /* seconds: what is longer is for ever */
 
 enum kind { FD, TIMER, SOCKET, KICK };
@@ -318,7 +318,7 @@ int
 zp__loop_fd(zp__loop *loop, zp__handle **ret, int fd, zp__loop_fn *fn,
             void *user)
 {
-    zp__handle *handle;
+    zp__handle *handle = NULL;
     int rc = handle_new(loop, &handle, FD, fn, user);
 
     if (rc < 0)
@@ -474,7 +474,7 @@ int
 zp__loop_zmq(zp__loop *loop, zp__handle **ret, void *socket, zp__loop_fn *fn,
              void *user)
 {
-    zp__handle *handle;
+    zp__handle *handle = NULL;
     int fd, rc;
 
     fd = zp__zmq_get(socket, ZMQ_FD);
@@ -530,8 +530,7 @@ arm_deadline(struct ev_loop *ev, struct frame *frame, double seconds)
 }
 
 static void
-enter_run(zp__loop *loop, struct frame *frame, const bool *done,
-          double timeout)
+enter_run(zp__loop *loop, struct frame *frame, const bool *done, double timeout)
 {
     bool forever = timeout < 0 || timeout > TIMEOUT_MAX;
 
@@ -629,6 +628,15 @@ zp__loop_stop(zp__loop *loop, int code)
         return;
     loop->top->stopped = true;
     loop->top->code = code;
+}
+
+bool
+zp__loop_ending(const zp__loop *loop)
+{
+    const struct frame *top = loop->top;
+
+    return loop->dead ||
+           (top && (top->stopped || top->broken || (top->done && *top->done)));
 }
 
 unsigned

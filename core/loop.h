@@ -59,6 +59,10 @@ int zp__loop_run(zp__loop *loop, const bool *done, double timeout);
 int zp__loop_break(zp__loop *loop);
 void zp__loop_stop(zp__loop *loop, int code);
 
+/* Has the innermost run come to its end (asked to, or what it waits for is
+ * true)? For who calls back many times in one iteration. */
+bool zp__loop_ending(const zp__loop *loop);
+
 /* How many runs are on the stack. */
 unsigned zp__loop_depth(const zp__loop *loop);
 
