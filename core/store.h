@@ -29,7 +29,7 @@ typedef struct zp__limits { /* stored in the state, obeyed by all */
     uint64_t max_bytes;
     uint64_t map_bytes;
     uint64_t max_value;
-    uint32_t sync; /* zp_sync */
+    uint32_t sync; /* zp_sync_policy */
     uint32_t durable;
     double sync_interval;
 } zp__limits;

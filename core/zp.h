@@ -112,7 +112,7 @@ enum zp_ctx_flag {
     ZP_CTX_WAIT = 1 << 0 /* zp_ctx_free() first waits for the children */
 };
 
-enum zp_sync {
+enum zp_sync_policy {
     ZP_SYNC_COMMIT = 0,  /* each commit is on the disk before it returns */
     ZP_SYNC_INTERVAL = 1 /* the server syncs every sync_interval seconds */
 };
@@ -120,7 +120,7 @@ enum zp_sync {
 typedef struct zp_ctx_options {
     size_t size;
     unsigned flags;         /* zp_ctx_flag */
-    int sync;               /* zp_sync, for a durable state */
+    int sync;               /* zp_sync_policy, of a durable state */
     const char *name;       /* well-known name, 1-64 of [A-Za-z0-9._-] and not
                                starting with a dot; NULL: a private state */
     const char *path;       /* directory of a durable state, made if absent;
