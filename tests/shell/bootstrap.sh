@@ -137,12 +137,26 @@ check "help" bootstrap help
 
 # Where it stands.
 fake make ''
-mkdir "$m/odd name"
-mv "$m/tree" "$m/odd name/"
-env -i PATH="$m/bin" "$m/odd name/tree/bootstrap" >"$m/out" 2>&1
-same "a path with a blank is refused" 1 $?
-check "clearly" grep -q 'blanks or' "$m/out"
-mv "$m/odd name/tree" "$m/tree"
+for odd in "it's" 'a&b' 'a$b' 'a"b' 'a`b' 'a\b' 'a#b' 'a(b' 'a;b' 'a*b' 'a[b' \
+    "a	b" "a
+b"; do
+    mkdir "$m/$odd"
+    mv "$m/tree" "$m/$odd/"
+    env -i m="$m" PATH="$m/bin" "$m/$odd/tree/bootstrap" >"$m/out" 2>&1
+    same "a path with what tools cannot have is refused: $odd" 1 $? |
+        tr '\n\t' '  '
+    echo
+    tap_n=$((tap_n + 1))
+    check "clearly" grep -q 'cannot work in a directory' "$m/out"
+    mv "$m/$odd/tree" "$m/tree"
+done
+for fine in "a b" "ä" "a+b" "a~b,c" "a=b%c@d"; do
+    mkdir "$m/$fine"
+    mv "$m/tree" "$m/$fine/"
+    check "a path like any other: $fine" \
+        env -i m="$m" PATH="$m/bin" "$m/$fine/tree/bootstrap"
+    mv "$m/$fine/tree" "$m/tree"
+done
 touch "$m/tree/build/old"
 echo "/elsewhere" >"$m/tree/build/bootstrap.place"
 check "a tree that was moved" bootstrap

@@ -13,7 +13,8 @@ unset MAKEFLAGS MAKELEVEL MFLAGS MAKEOVERRIDES
 
 prefix=$work/prefix
 mkdir "$work/build" && cd "$work/build" || exit
-check "configure" "$top_srcdir/configure" -q --prefix="$prefix" \
+# By a relative path, since an absolute one may have blanks in it.
+check "configure" "$(realpath --relative-to=. "$top_srcdir")/configure" -q --prefix="$prefix" \
     --disable-dependency-tracking CFLAGS=-O0 &&
     check "make install" make -j2 install &&
     check_installed "$prefix" "$prefix/lib" "$prefix/include" \
