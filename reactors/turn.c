@@ -1,0 +1,717 @@
+/*
+ * turn.c - a turn of the feed: the log is read from where the taps stand, and
+ * whoever wants what stands there is called.
+ *
+ *     drain the socket                 (first: a commit after this brings news)
+ *     begin the view: tail .. head
+ *     overruns     whom the log has passed is told so
+ *     live         look ahead to the head, remembering the newest match of each
+ *                  tap; then call those; what lies between is skipped
+ *     in line      from `read` to the head, row by row, tap by tap
+ *     laggards     from the lowest cursor to `read`, likewise
+ *     end the view; more to do: another turn, soon
+ *
+ * Each part gets its share of the turn's events, rows and time, and at least
+ * one event; so neither a backlog nor a live tap that always has news keeps the
+ * others, the application's watchers among them, from their turn.
+ *
+ * What a callback may do to us: anything. It may end, free or add taps, free
+ * the context, or run the loop, in which case another turn comes *inside* of
+ * this one, with the same view begun afresh. Against all that:
+ *
+ *  - a tap is put apart with its new cursor before its callback, so whoever
+ *    reads next, in this turn or an inner one, goes on behind the event;
+ *  - a tap that is busy (below on the stack) is passed over, and its cursor
+ *    stays; what happens meanwhile waits for it in the log;
+ *  - what a row matched is kept with references, and each tap is looked at again
+ *    before it is called;
+ *  - when a callback comes back and the view is not the one from before, the
+ *    turn ends then and there and begins anew: nothing that it knew holds. It
+ *    does not move anybody's cursor any more, the inner turn has;
+ *  - taps that were registered since the turn began are not of this turn.
+ *
+ * Rows that only some of their taps have got (the turn's share was used up) are
+ * matched again next time: `read` is moved only past whole rows.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "reactors/event.h"
+#include "reactors/feed.h"
+
+#define NOBODY UINT64_MAX
+#define RETRY 0.1 /* seconds after an error */
+
+/* That a tap wants a change of the row in hand. */
+struct hit {
+    zp__tap *tap;     /* a reference is held */
+    const char *key;  /* the tap's; NULL: look for all of its keys */
+    unsigned flags;   /* zp_change_flag */
+    uint32_t i;       /* which change */
+};
+
+/* The memory of a turn: as many as turns are on the stack. */
+struct zp__frame {
+    zp__frame *next;
+    struct hit *hits;
+    size_t n, room;
+    zp_event event;
+};
+
+typedef struct turn {
+    zp__feed *feed;
+    zp__frame *frame;
+    zp__row row; /* the one in hand */
+    uint64_t head, tail;
+    uint64_t epoch; /* of the view */
+    uint64_t limit; /* the order of the first tap that is not of this turn */
+    unsigned events;
+    unsigned before; /* of this part */
+    unsigned quota;
+    double until;
+    bool more; /* there is more to do than this turn did */
+} turn;
+
+/* What comes out of a part; an error is negative. */
+enum {
+    GO = 0,
+    SPENT, /* its share is used up */
+    STOP,  /* the turn is over */
+    GONE   /* the context is: touch nothing */
+};
+
+/* -------------------------------------------------------------- memory -- */
+
+static zp__frame *
+frame_free(zp__frame *frame)
+{
+    zp__event_clear(&frame->event);
+    free(frame->hits);
+    free(frame);
+    return NULL;
+}
+
+void
+zp__frames_free(zp__frame *frames)
+{
+    while (frames) {
+        zp__frame *next = frames->next;
+
+        frame_free(frames);
+        frames = next;
+    }
+}
+
+static int
+take_frame(turn *t)
+{
+    t->frame = t->feed->spare;
+    if (t->frame) {
+        t->feed->spare = t->frame->next;
+        return 0;
+    }
+    t->frame = calloc(1, sizeof *t->frame);
+    return t->frame ? 0 : zp__fail(-ENOMEM, "no memory for events");
+}
+
+static int
+add_hit(zp__frame *frame, zp__tap *tap, const char *key, unsigned flags,
+        uint32_t i)
+{
+    if (frame->n == frame->room) {
+        size_t room = frame->room ? frame->room * 2 : 16;
+        struct hit *grown = realloc(frame->hits, room * sizeof *grown);
+
+        if (!grown)
+            return zp__fail(-ENOMEM, "no memory for events");
+        frame->hits = grown;
+        frame->room = room;
+    }
+    frame->hits[frame->n++] = (struct hit){tap, key, flags, i};
+    tap->refs++;
+    return 0;
+}
+
+/* Also when the context is gone: a reference is only memory. */
+static void
+drop_hits(zp__frame *frame)
+{
+    while (frame->n)
+        zp__tap_unref(frame->hits[--frame->n].tap);
+}
+
+/* ------------------------------------------------------------- calling -- */
+
+/* A part of the turn begins: so many events more at most. */
+static void
+share(turn *t, unsigned events)
+{
+    t->before = t->events;
+    t->quota = t->events + events;
+    t->until = zp__now() + ZP__SLICE;
+}
+
+static bool
+spent(const turn *t)
+{
+    return t->events >= t->quota ||
+           (t->events > t->before && zp__now() > t->until);
+}
+
+/* Can this turn call TAP? */
+static bool
+can_call(const turn *t, const zp__tap *tap)
+{
+    return tap->active && !tap->busy && tap->order < t->limit;
+}
+
+/* Call TAP, which is apart with its new cursor, with the frame's event. */
+static int
+call(turn *t, zp__tap *tap)
+{
+    zp__feed *feed = t->feed;
+    zp_ctx *ctx = feed->ctx;
+    uint64_t token = ctx->token;
+    double called;
+    int rc;
+
+    t->events++;
+    ctx->events++;
+    tap->busy = true;
+    tap->refs++;
+    tap->silent = 0;
+    called = zp__ctx_call(ctx);
+    rc = tap->call(tap, &t->frame->event);
+    if (token != zp__token()) /* the callback forked, and this is the child */
+        return GONE;
+    tap->busy = false;
+    zp__tap_unref(tap);
+    if (zp__ctx_leave(ctx, called, rc))
+        return GONE;
+    if (rc < 0 || ctx->dying || !zp__view_begun(feed->view) ||
+        zp__view_epoch(feed->view) != t->epoch ||
+        zp__loop_ending(ctx->loop))
+        return STOP;
+    return GO;
+}
+
+static int
+call_overrun(turn *t, zp__tap *tap, uint64_t first)
+{
+    zp__tap_found(tap, 0);
+    if (zp__tap_cursor(tap) < t->tail - 1)
+        zp__tap_apart(tap, t->tail - 1);
+    zp__event_overrun(&t->frame->event, t->feed->ctx, t->feed->view, tap->ns,
+                      t->head, first, t->tail - 1);
+    return call(t, tap);
+}
+
+/* ------------------------------------------------------------ matching -- */
+
+static bool
+own_write(const turn *t, const zp__tap *tap)
+{
+    return t->row.writer == tap->writer && !(tap->flags & ZP_OWN);
+}
+
+/* Is the row in hand the next for TAP, in a scan that began behind FROM? One
+ * that was further back then has rows to see before this one. */
+static bool
+is_next(const turn *t, const zp__tap *tap, const zp__reader *reader,
+        uint64_t from)
+{
+    uint64_t cursor = zp__tap_cursor(tap);
+
+    return can_call(t, tap) && tap->reader == reader && cursor >= from &&
+           cursor < t->row.revision;
+}
+
+static int
+match_key(turn *t, const zp__reader *reader, uint64_t from,
+          const zp__log_change *change, uint32_t i)
+{
+    zp__sub *sub = zp__feed_find(t->feed, ZP__TOPIC_KEY,
+                                 zp__topic_key(change->ns, change->key));
+    int rc = 0;
+
+    if (!sub)
+        return 0;
+    ZP__EACH(at, next, &sub->links)
+    {
+        zp__link *link = ZP__OF(at, zp__link, node);
+        zp__tap *tap = link->tap;
+
+        if (strcmp(link->key, change->key) != 0 ||
+            strcmp(tap->ns, change->ns) != 0 ||
+            !is_next(t, tap, reader, from) || own_write(t, tap))
+            continue;
+        if ((change->flags & ZP_IDENTICAL) && !(tap->flags & ZP_SAME))
+            continue;
+        rc = add_hit(t->frame, tap, link->key, change->flags, i);
+        if (rc < 0)
+            break;
+    }
+    return rc;
+}
+
+static int
+match_ns(turn *t, const zp__reader *reader, uint64_t from,
+         const zp__sub *sub, const zp__log_change *change, uint32_t i)
+{
+    int rc = 0;
+
+    ZP__EACH(at, next, &sub->links)
+    {
+        zp__tap *tap = ZP__OF(at, zp__link, node)->tap;
+
+        if (tap->mark == t->feed->rows || !is_next(t, tap, reader, from) ||
+            own_write(t, tap) || !zp__tap_wants(tap, change))
+            continue;
+        tap->mark = t->feed->rows;
+        rc = add_hit(t->frame, tap, NULL, 0, i);
+        if (rc < 0)
+            break;
+    }
+    return rc;
+}
+
+static int
+compare_hits(const void *a, const void *b)
+{
+    const struct hit *x = a, *y = b;
+
+    if (x->tap->order != y->tap->order)
+        return x->tap->order < y->tap->order ? -1 : 1;
+    return x->i < y->i ? -1 : x->i > y->i;
+}
+
+/* Read row REVISION and collect who wants something of it, in order of
+ * registration. */
+static int
+match(turn *t, const zp__reader *reader, uint64_t from, uint64_t revision)
+{
+    zp__log_change change;
+    char ns[ZP__NS_MAX + 1] = "";
+    zp__sub *sub = NULL;
+    int rc = zp__view_row(t->feed->view, revision, &t->row);
+
+    t->feed->rows++;
+    for (uint32_t i = 0; rc == 0 && i < t->row.n; i++) {
+        rc = zp__row_change(t->feed->view, &t->row, i, &change);
+        if (rc < 0)
+            break;
+        if (strcmp(ns, change.ns) != 0) {
+            strcpy(ns, change.ns); /* was checked when it was written */
+            sub = zp__feed_find(t->feed, ZP__TOPIC_NS, zp__topic_ns(ns));
+        }
+        rc = match_key(t, reader, from, &change, i);
+        if (rc == 0 && sub)
+            rc = match_ns(t, reader, from, sub, &change, i);
+    }
+    if (rc == 0 && t->frame->n > 1)
+        qsort(t->frame->hits, t->frame->n, sizeof *t->frame->hits,
+              compare_hits);
+    return rc;
+}
+
+/* -------------------------------------------------------------- events -- */
+
+/* All changes of the row in hand that TAP wants. */
+static int
+add_all(turn *t, zp__tap *tap)
+{
+    zp__log_change change;
+    int rc = 0;
+
+    for (uint32_t i = 0; rc == 0 && i < t->row.n; i++) {
+        rc = zp__row_change(t->feed->view, &t->row, i, &change);
+        if (rc == 0 && zp__tap_wants(tap, &change))
+            rc = zp__event_add(&t->frame->event, change.key, change.flags);
+    }
+    return rc;
+}
+
+/* The row's event for TAP, from its N hits (none: whatever it wants of it). */
+static int
+make_event(turn *t, zp__tap *tap, const struct hit *hits, size_t n)
+{
+    zp_event *event = &t->frame->event;
+    int rc = 0;
+
+    zp__event_row(event, t->feed->ctx, t->feed->view, tap->ns, &t->row);
+    if (n == 0 || !hits->key)
+        return add_all(t, tap);
+    for (size_t i = 0; i < n && rc == 0; i++)
+        rc = zp__event_add(event, hits[i].key, hits[i].flags);
+    return rc;
+}
+
+/* ------------------------------------------------------------ overruns -- */
+
+/* The lowest cursor among READER's taps that can be called. */
+static uint64_t
+lowest(const turn *t, const zp__reader *reader)
+{
+    uint64_t low = reader->in_line ? reader->read : NOBODY;
+
+    ZP__EACH(at, next, &reader->apart)
+    {
+        zp__tap *tap = ZP__OF(at, zp__tap, apart);
+
+        if (can_call(t, tap) && tap->cursor < low)
+            low = tap->cursor;
+    }
+    return low;
+}
+
+/* One that the log has passed, or NULL. Looks at all taps only if there is
+ * one. */
+static zp__tap *
+find_overrun(const turn *t, const zp__reader *reader)
+{
+    uint64_t low = lowest(t, reader);
+
+    if (low == NOBODY || low + 1 >= t->tail)
+        return NULL;
+    ZP__EACH(at, next, &t->feed->taps)
+    {
+        zp__tap *tap = ZP__OF(at, zp__tap, node);
+
+        if (tap->reader == reader && can_call(t, tap) &&
+            zp__tap_cursor(tap) + 1 < t->tail)
+            return tap;
+    }
+    return NULL;
+}
+
+/* Who asked for the oldest retained has lost nothing by what was dropped before
+ * the first look, as long as it is older than the registration. */
+static bool
+forgiven(const turn *t, zp__tap *tap)
+{
+    uint64_t cursor = t->tail - 1;
+
+    if (cursor > tap->silent)
+        cursor = tap->silent;
+    if (zp__tap_cursor(tap) < cursor)
+        zp__tap_apart(tap, cursor);
+    return zp__tap_cursor(tap) + 1 >= t->tail;
+}
+
+static int
+overruns(turn *t, const zp__reader *reader)
+{
+    zp__tap *tap;
+    int rc;
+
+    share(t, ZP__TURN);
+    while ((tap = find_overrun(t, reader))) {
+        if (forgiven(t, tap))
+            continue;
+        rc = call_overrun(t, tap,
+                          tap->found_at ? tap->found_at
+                                        : zp__tap_cursor(tap) + 1);
+        if (rc != GO)
+            return rc;
+        if (spent(t))
+            return STOP; /* `read` is not good for reading on */
+    }
+    return GO;
+}
+
+/* --------------------------------------------------------------- reading -- */
+
+/* All rows from behind FROM to DONE have been seen by those of READER's taps
+ * that stood between, and by those in line if FROM was not ahead of them. */
+static void
+advance(const turn *t, zp__reader *reader, uint64_t from, uint64_t done)
+{
+    if (done > reader->read)
+        reader->read = done;
+    ZP__EACH(at, next, &reader->apart)
+    {
+        zp__tap *tap = ZP__OF(at, zp__tap, apart);
+
+        if (!can_call(t, tap) || tap->cursor < from || tap->cursor > done)
+            continue;
+        tap->cursor = done;
+        if (done == reader->read)
+            zp__tap_in_line(tap);
+    }
+}
+
+/* Call all that the row in hand is for. */
+static int
+call_hits(turn *t, const zp__reader *reader, uint64_t from)
+{
+    zp__frame *frame = t->frame;
+    int rc = GO;
+    size_t n;
+
+    for (size_t i = 0; i < frame->n && rc == GO; i += n) {
+        zp__tap *tap = frame->hits[i].tap;
+
+        for (n = 1; i + n < frame->n && frame->hits[i + n].tap == tap;)
+            n++;
+        if (!is_next(t, tap, reader, from))
+            continue; /* a callback has ended or moved it */
+        if (i > 0 && spent(t))
+            return SPENT;
+        rc = make_event(t, tap, &frame->hits[i], n);
+        if (rc < 0)
+            break;
+        zp__tap_apart(tap, t->row.revision);
+        rc = call(t, tap);
+    }
+    return rc;
+}
+
+static int
+read_row(turn *t, const zp__reader *reader, uint64_t from, uint64_t revision)
+{
+    int rc = match(t, reader, from, revision);
+
+    if (rc == 0 && t->frame->n)
+        rc = call_hits(t, reader, from);
+    drop_hits(t->frame);
+    return rc;
+}
+
+/* Read the log behind FROM up to TO for READER's taps that stand between. */
+static int
+scan(turn *t, zp__reader *reader, uint64_t from, uint64_t to)
+{
+    uint64_t at = from;
+    uint64_t last = to - from > ZP__ROWS ? from + ZP__ROWS : to;
+    int rc = GO;
+
+    while (at < last && rc == GO) {
+        unsigned events = t->events;
+
+        rc = read_row(t, reader, from, at + 1);
+        if (rc != GO)
+            break;
+        at++;
+        if (at > reader->read)
+            reader->read = at;
+        if (t->events != events && spent(t))
+            rc = SPENT;
+    }
+    if (rc != GO && rc != SPENT)
+        return rc;
+    advance(t, reader, from, at);
+    if (at < to)
+        t->more = true;
+    return GO;
+}
+
+/* Those in line; when there are none, whoever is nearest to the head. */
+static int
+read_in_line(turn *t, zp__reader *reader)
+{
+    if (!reader->in_line) {
+        uint64_t high = 0;
+        bool any = false;
+
+        ZP__EACH(at, next, &reader->apart)
+        {
+            zp__tap *tap = ZP__OF(at, zp__tap, apart);
+
+            if (!can_call(t, tap))
+                continue;
+            any = true;
+            if (tap->cursor > high)
+                high = tap->cursor;
+        }
+        if (!any)
+            return GO;
+        reader->read = high;
+    }
+    if (reader->read > t->head)
+        return GO;
+    return scan(t, reader, reader->read, t->head);
+}
+
+static int
+read_laggards(turn *t, zp__reader *reader)
+{
+    uint64_t low = lowest(t, reader);
+
+    if (low == NOBODY || low >= reader->read)
+        return GO;
+    return scan(t, reader, low, reader->read);
+}
+
+static int
+turn_buffered(turn *t)
+{
+    zp__reader *reader = &t->feed->buffered;
+    uint64_t low;
+    int rc = overruns(t, reader);
+
+    if (rc != GO)
+        return rc;
+    low = lowest(t, reader);
+    share(t, low < reader->read ? ZP__TURN / 2 : ZP__TURN * 3 / 4);
+    rc = read_in_line(t, reader);
+    if (rc != GO)
+        return rc;
+    share(t, ZP__TURN / 4);
+    return read_laggards(t, reader);
+}
+
+/* ---------------------------------------------------------------- live -- */
+
+/* Note the newest match of each live tap. True when that went to the head. */
+static int
+look_ahead(turn *t, zp__reader *reader, bool *ret_all)
+{
+    uint64_t from = lowest(t, reader), at, last;
+    int rc;
+
+    *ret_all = true;
+    if (from == NOBODY || from >= t->head)
+        return GO;
+    last = t->head - from > ZP__ROWS ? from + ZP__ROWS : t->head;
+    for (at = from; at < last; at++) {
+        rc = match(t, reader, from, at + 1);
+        if (rc < 0) {
+            drop_hits(t->frame);
+            return rc;
+        }
+        for (size_t i = 0; i < t->frame->n; i++)
+            zp__tap_found(t->frame->hits[i].tap, at + 1);
+        drop_hits(t->frame);
+    }
+    advance(t, reader, from, at);
+    *ret_all = at == t->head;
+    if (at < t->head)
+        t->more = true;
+    return GO;
+}
+
+/* Who has waited longest for its event. */
+static zp__tap *
+next_found(const turn *t, const zp__reader *reader)
+{
+    zp__tap *first = NULL;
+
+    ZP__EACH(at, next, &reader->found)
+    {
+        zp__tap *tap = ZP__OF(at, zp__tap, found);
+
+        if (can_call(t, tap) &&
+            (!first || tap->found_at < first->found_at ||
+             (tap->found_at == first->found_at && tap->order < first->order)))
+            first = tap;
+    }
+    return first;
+}
+
+static int
+call_found(turn *t, zp__tap *tap)
+{
+    uint64_t revision = tap->found_at;
+    int rc;
+
+    if (revision < t->tail)
+        return call_overrun(t, tap, revision);
+    rc = zp__view_row(t->feed->view, revision, &t->row);
+    if (rc == 0)
+        rc = make_event(t, tap, NULL, 0);
+    if (rc < 0)
+        return rc;
+    zp__tap_found(tap, 0);
+    zp__tap_apart(tap, zp__tap_cursor(tap)); /* it stays, others go on */
+    return call(t, tap);
+}
+
+static int
+turn_live(turn *t)
+{
+    zp__reader *reader = &t->feed->live;
+    zp__tap *tap;
+    bool all;
+    int rc = overruns(t, reader);
+
+    if (rc == GO)
+        rc = look_ahead(t, reader, &all);
+    if (rc != GO || !all)
+        return rc;
+    share(t, ZP__TURN / 4);
+    while ((tap = next_found(t, reader))) {
+        rc = call_found(t, tap);
+        if (rc != GO)
+            return rc;
+        if (spent(t)) {
+            t->more = true;
+            break;
+        }
+    }
+    return GO;
+}
+
+/* ---------------------------------------------------------------- turns -- */
+
+static int
+begin(turn *t)
+{
+    zp__feed *feed = t->feed;
+    int rc = take_frame(t);
+
+    if (rc < 0)
+        return rc;
+    t->limit = feed->order;
+    zp__view_end(feed->view); /* an outer turn's: too old for this one */
+    rc = zp__view_begin(feed->view);
+    if (rc == 0)
+        rc = zp__view_range(feed->view, &t->head, &t->tail);
+    t->epoch = zp__view_epoch(feed->view);
+    return rc;
+}
+
+/* The view ends with the turn, also under an outer turn: that one will see. */
+static void
+end(turn *t, int rc)
+{
+    zp__feed *feed = t->feed;
+
+    zp__view_end(feed->view);
+    if (t->frame) {
+        t->frame->next = feed->spare;
+        feed->spare = t->frame;
+    }
+    if (feed->ctx->dying)
+        return;
+    if (rc < 0) { /* said to who runs the loop; tried again */
+        zp__loop_stop(feed->ctx->loop, zp__ctx_done(feed->ctx, rc));
+        zp__timer_set(feed->again, RETRY);
+    } else if (rc == STOP || t->more) {
+        zp__kick(feed->kick);
+    }
+}
+
+void
+zp__feed_turn(zp__feed *feed)
+{
+    turn t;
+    int rc;
+
+    if (feed->ctx->dying || zp__board_closed(feed->ctx->board))
+        return;
+    zp__feed_drain(feed);
+    if (!feed->active)
+        return;
+    memset(&t, 0, sizeof t);
+    t.feed = feed;
+    rc = begin(&t);
+    if (rc == 0)
+        rc = turn_live(&t);
+    if (rc == GO)
+        rc = turn_buffered(&t);
+    if (rc == GONE)
+        frame_free(t.frame);
+    else
+        end(&t, rc);
+}
