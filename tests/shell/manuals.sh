@@ -158,6 +158,14 @@ error_table() {
         docs/man/zp.7 | sort | diff "$work/errors" -
 }
 
+# The options of zp-server that its page does not have, and the other way.
+options() {
+    sed -n 's/^    {"\([a-z-]*\)",.*/\1/p' tools/zp-server.c | sort \
+        >"$work/options"
+    grep -o 'Fl \\-[a-z-]*' docs/man/zp-server.8 | sed 's/.*\\-//' |
+        sort -u | diff "$work/options" -
+}
+
 sections() {
     for page in docs/man/*.3; do
         for section in NAME SYNOPSIS DESCRIPTION 'RETURN VALUES' EXAMPLES \
@@ -185,6 +193,7 @@ same "nothing names a function that does not exist" "" "$(unknown)"
 same "each reference leads to a page" "" "$(references)"
 same "constants and fields are described" "" "$(undescribed)"
 same "zp(7) has the error codes" "" "$(error_table)"
+same "zp-server(8) has the options" "" "$(options)"
 same "each page has all of its sections" "" "$(sections)"
 
 # --------------------------------------------------- and with one fault --
@@ -192,7 +201,8 @@ same "each page has all of its sections" "" "$(sections)"
 # fault CHECK FILE SED-SCRIPT
 fault() {
     rm -rf "$work/tree"
-    mkdir -p "$work/tree/core" "$work/tree/docs"
+    mkdir -p "$work/tree/core" "$work/tree/docs" "$work/tree/tools"
+    cp "$top_srcdir/tools/zp-server.c" "$work/tree/tools"
     cp "$top_srcdir"/core/zp*.h "$work/tree/core"
     cp "$top_srcdir/README" "$work/tree"
     cp -r "$top_srcdir/docs/." "$work/tree/docs"
@@ -217,5 +227,6 @@ fault undescribed docs/man/zp_call_when_change.3 's/ZP_EXCLUDE/ZP_OTHER/'
 fault undescribed docs/man/zp_ctx.3 's/ grace/ mercy/'
 fault error_table docs/man/zp.7 's/no such key/no key/'
 fault error_table core/zp.h 's/-20013/-20014/'
+fault options tools/zp-server.c 's/"max-bytes"/"most-bytes"/'
 fault sections docs/man/zp_tpl.3 's/^\.Sh ERRORS/.Sh FAULTS/'
 tap_done

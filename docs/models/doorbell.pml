@@ -1,0 +1,403 @@
+/*
+ * doorbell.pml - the doorbell, the topics and the subscription protocol, for
+ * Spin. tests/shell/models.sh checks it as it is (no error) and then
+ * with each step taken out by a -D (an error each time).
+ *
+ * Two writers commit and ring, the state server reads the log and publishes, a
+ * subscriber watches; the server is killed at any point and started again,
+ * writers may die between commit and bell. There are no timeouts in the model:
+ * whatever it proves holds without them.
+ *
+ * PROPERTY. When nothing moves any more, the subscriber is confirmed and has
+ * read the log at least up to `due`: the newest revision whose writer lived to
+ * look at the bell.
+ *
+ * MEMORY. Spin's memory is sequentially consistent, the machine's is not. A
+ * store of the server (asleep, interest) or a commit first sits in a buffer and
+ * becomes visible at any later time, in any order, at the latest at the fence
+ * of its process. Writers see each other's commits (they share a lock).
+ *
+ * LIBZMQ. A subscription travels through a queue; libzmq takes it in (into what
+ * it sends to, and into the queue of reports that XPUB hands out) when a
+ * receive finds nothing more to hand out, and now and then while it sends. The
+ * poll wakes up for what arrives (an edge), not for what has been taken in:
+ * a report that was taken in while sending rings nobody. A full queue drops
+ * the message. After a reconnect the subscriptions are sent again in byte
+ * order: the topic first, the sync topic (0xFF) last.
+ *
+ * What can be taken out or done wrong:
+ *
+ *   NO_WRITER_FENCE   writer: commit, then look at the filter without a fence
+ *   NO_SLEEP_FENCE    server: asleep = 1, then read the log without a fence
+ *   NO_RECHECK        server: sleep without the pass behind the fence
+ *   NO_SYNC_FENCE     server: answer the sync topic without a fence
+ *   ANSWER_EARLY      server: answer it before interest is set
+ *   NO_DRY            server: sleep without reading XPUB dry
+ *   NO_DRY_AGAIN      server: nor reading it again after the answers
+ *   DRAIN_LATE        server: drain the bell behind the last pass
+ *   WRITER_CLEARS     writer: clear asleep, then ring
+ *   NO_READ_ON_SYNC   subscriber: read the log at news only, not at the answer
+ *   READ_FIRST        subscriber: read the log, then drain the socket
+ *   NO_RETRY          subscriber: no new sync topic when an answer was dropped
+ *   SYNC_FIRST        libzmq: the sync topic sorts before the topic
+ */
+
+#ifndef COMMITS
+#define COMMITS 2 /* of each writer */
+#endif
+#ifndef KILLS
+#define KILLS 1
+#endif
+#define WRITERS 2
+#define NONE 2 /* an empty place in a store buffer */
+#define max(a, b) ((a) > (b) -> (a) : (b))
+
+/* what goes through the queues */
+#define TOPIC 0  /* subscribe to the topic; news of it */
+#define SYNC 1   /* sync topic 1, 2, 3 (a number each) */
+
+/* ---- shared memory ---- */
+byte committed;    /* the log in the writers' eyes: under their lock */
+byte visible;      /* ... in everybody's */
+bit asleep, interest;
+byte asleep_buffer = NONE, interest_buffer = NONE;
+bit bell;
+byte due;          /* what must be seen in the end */
+
+/* ---- the sockets ---- */
+chan subs = [4] of { byte };    /* subscriber -> libzmq at the server */
+chan reports = [6] of { byte }; /* taken in, not yet read from XPUB */
+chan news = [2] of { byte };    /* server -> subscriber */
+bit edge;                       /* ZMQ_FD of the XPUB socket */
+bit takes_topic;                /* libzmq: the connection subscribed to it */
+byte takes_sync;                /* ... and to this sync topic, 0: none */
+bit up, connected;
+
+/* ---- the subscriber ---- */
+byte seen;
+byte sync;      /* its sync topic; 0: not registered yet */
+bit confirmed;
+bit dropped;    /* the answer to it was dropped: its timer will run out */
+
+bit die;        /* the server is to be killed */
+
+/* Stores become visible at some time. */
+active proctype Memory()
+{
+end:
+    do
+    :: visible < committed -> visible++
+    :: atomic { asleep_buffer != NONE ->
+                asleep = asleep_buffer; asleep_buffer = NONE }
+    :: atomic { interest_buffer != NONE ->
+                interest = interest_buffer; interest_buffer = NONE }
+    od
+}
+
+/* ------------------------------------------------------------ writers -- */
+
+active [WRITERS] proctype Writer()
+{
+    byte n, mine;
+    bit wanted;
+
+    do
+    :: n < COMMITS ->
+        n++;
+        atomic { committed++; mine = committed }
+#ifndef NO_WRITER_FENCE
+        visible = max(visible, mine);
+#endif
+        wanted = interest;
+        if
+        :: wanted ->
+            if
+            :: asleep ->
+#ifdef WRITER_CLEARS
+                asleep = 0;
+#endif
+                if
+                :: bell = 1
+                :: goto dead /* killed before it rang */
+                fi
+            :: else
+            fi
+        :: else
+        fi;
+        due = max(due, mine)
+    :: else -> break
+    od;
+dead:
+    skip
+}
+
+/* ------------------------------------------------------------- server -- */
+
+inline server_fence()
+{
+    d_step {
+        if
+        :: asleep_buffer != NONE -> asleep = asleep_buffer
+        :: else
+        fi;
+        asleep_buffer = NONE;
+        if
+        :: interest_buffer != NONE -> interest = interest_buffer
+        :: else
+        fi;
+        interest_buffer = NONE
+    }
+}
+
+/* libzmq takes in what has arrived. */
+inline take_in()
+{
+    d_step {
+        edge = 0;
+        do
+        :: subs?[message] ->
+            subs?message;
+            if
+            :: message == TOPIC -> takes_topic = 1
+            :: else -> takes_sync = message
+            fi;
+            reports!message
+        :: else -> break
+        od;
+        message = 0
+    }
+}
+
+/* Send: libzmq takes in subscriptions on the way, or does not. */
+inline send(what)
+{
+    if
+    :: take_in()
+    :: skip
+    fi;
+    d_step {
+        if
+        :: (what == TOPIC -> takes_topic : takes_sync == what) ->
+            if
+            :: nfull(news) -> news!what
+            :: else ->
+                if
+                :: what != TOPIC && what == sync -> dropped = 1
+                :: else
+                fi
+            fi
+        :: else
+        fi
+    }
+}
+
+/* All reports into the set and the filter, then answers, and again if there
+ * were answers: sending them may have taken in more. */
+inline read_dry()
+{
+    answer = 0;
+    do
+    :: nempty(reports) ->
+        reports?report;
+        if
+        :: report == TOPIC -> watched = 1; interest_buffer = 1
+        :: else ->
+#ifdef ANSWER_EARLY
+            send(report);
+#else
+            answer = report;
+#endif
+        fi
+    :: empty(reports) && !empty(subs) -> take_in()
+    :: empty(reports) && empty(subs) ->
+        edge = 0;
+        if
+        :: answer ->
+#ifndef NO_SYNC_FENCE
+            server_fence();
+#endif
+            send(answer);
+            answer = 0
+#ifdef NO_DRY_AGAIN
+            ; break
+#endif
+        :: else -> break
+        fi
+    od;
+    report = 0
+}
+
+/* Read the log; publish the topic once if it is in. */
+inline pass()
+{
+    d_step {
+        found = watched && visible > published;
+        published = visible
+    }
+    if
+    :: found -> read_dry(); send(TOPIC)
+    :: else
+    fi
+}
+
+active proctype Server()
+{
+    byte published, report, answer, message;
+    bit found, watched;
+
+start:
+    {
+        /* interest to zero first, then at the head */
+        interest = 0;
+        asleep_buffer = 0;
+        server_fence();
+        published = visible;
+        up = 1;
+end:
+        do
+        :: true ->
+            asleep_buffer = 1;
+#ifndef NO_SLEEP_FENCE
+            server_fence();
+#endif
+#ifndef NO_RECHECK
+            pass();
+#endif
+#ifndef NO_DRY
+            read_dry();
+#endif
+#ifdef DRAIN_LATE
+            bell = 0;
+#endif
+end_poll:
+            if
+            :: bell ->
+                asleep_buffer = 0;
+                do
+                :: pass();
+                    if
+                    :: !found -> break
+                    :: else
+                    fi
+                od;
+#ifndef DRAIN_LATE
+                bell = 0
+#endif
+            :: edge
+#ifdef NO_DRY
+                -> read_dry()
+#endif
+            fi
+        od
+    } unless {
+        die ->
+            atomic {
+                die = 0;
+                up = 0;
+                connected = 0;
+                /* its stores are done; what it knew is gone; what was under
+                 * way to the subscriber may be */
+                server_fence();
+                published = 0; report = 0; answer = 0; message = 0;
+                found = 0; watched = 0;
+                edge = 0; takes_topic = 0; takes_sync = 0;
+                do :: subs?message :: empty(subs) -> break od;
+                do :: reports?message :: empty(reports) -> break od;
+                if
+                :: do :: news?message :: empty(news) -> break od
+                :: skip
+                fi;
+                message = 0
+            }
+            goto start
+    }
+}
+
+active proctype Killer()
+{
+    byte kills;
+
+end:
+    do
+    :: kills < KILLS && up && !die -> atomic { kills++; die = 1 }
+    :: kills < KILLS -> break
+    :: kills >= KILLS -> break
+    od
+}
+
+/* --------------------------------------------------------- subscriber -- */
+
+/* Through the connection, if there is one; else the reconnect does it. */
+inline subscribe(what)
+{
+    atomic {
+        if
+        :: connected -> subs!what; edge = 1
+        :: else
+        fi
+    }
+}
+
+active proctype Subscriber()
+{
+    byte message;
+    bit heard;
+
+    /* registration: changes after what is visible now count */
+    seen = visible;
+end:
+    do
+    :: !sync ->
+        subscribe(TOPIC);
+        atomic { sync = 1; subscribe(1) }
+    /* libzmq connects, and sends all subscriptions there are (the first ones
+     * are there when the application has made them: sync != 0) */
+    :: atomic { up && !connected && sync && !die ->
+                connected = 1;
+#ifdef SYNC_FIRST
+                subs!sync; edge = 1 }
+        ; subscribe(TOPIC)
+#else
+                subs!TOPIC; edge = 1 }
+        ; subscribe(sync)
+#endif
+    :: nempty(news) ->
+#ifdef READ_FIRST
+        seen = visible;
+#endif
+        heard = 0;
+        do
+        :: news?message ->
+            if
+            :: message == TOPIC -> heard = 1
+            :: message == sync -> confirmed = 1
+            :: else
+            fi
+        :: empty(news) -> break
+        od;
+        message = 0;
+#ifndef READ_FIRST
+#ifdef NO_READ_ON_SYNC
+        if
+        :: heard -> seen = visible
+        :: else
+        fi
+#else
+        seen = visible
+#endif
+#endif
+#ifndef NO_RETRY
+    :: !confirmed && dropped ->
+        atomic { dropped = 0; sync++ }
+        subscribe(sync)
+#endif
+    od
+}
+
+/* Nothing moves any more. */
+active proctype End()
+{
+    timeout ->
+    assert(confirmed);
+    assert(seen >= due)
+}
