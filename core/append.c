@@ -90,43 +90,10 @@ array_letter(const void *image, size_t size)
     return 0;
 }
 
-/* The int in ELEMENT as C, 0 to 8 bytes at NUMBER. */
-static int
-narrow(const void *element, size_t size, char c, void *number, size_t *ret)
+static size_t
+width(char c)
 {
-    int64_t value = 0, least = INT64_MIN, most = INT64_MAX;
-    *ret = 8;
-    if (c == 'U')
-        return zp__image_get_uint(element, size, number);
-    switch (c) {
-    case 'c':
-        least = 0, most = UINT8_MAX, *ret = 1;
-        break;
-    case 'v':
-        least = 0, most = UINT16_MAX, *ret = 2;
-        break;
-    case 'j':
-        least = INT16_MIN, most = INT16_MAX, *ret = 2;
-        break;
-    case 'u':
-        least = 0, most = UINT32_MAX, *ret = 4;
-        break;
-    case 'i':
-        least = INT32_MIN, most = INT32_MAX, *ret = 4;
-        break;
-    }
-    int rc = zp__image_get_int(element, size, &value);
-    if (rc < 0)
-        return rc;
-    if (value < least || value > most)
-        return zp__fail(-ERANGE, "%lld does not fit into an element of A(%c)",
-                        (long long)value, c);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    memcpy(number, (unsigned char *)&value + 8 - *ret, *ret);
-#else
-    memcpy(number, &value, *ret);
-#endif
-    return 0;
+    return c == 'c' ? 1 : strchr("jv", c) ? 2 : strchr("iu", c) ? 4 : 8;
 }
 
 /* Is IMAGE an A(X) with ELEMENT an X, the numbers behind # included? */
@@ -156,10 +123,11 @@ append_element(void **ret_image, size_t *ret_size, const void *image,
     struct part more = {number, 0};
     char c = array_letter(image, size);
     int type = zp__image_type(element, element_size), rc = 0;
-    if (c && strchr("cjviuIU", c) && type == ZP_INT)
-        rc = narrow(element, element_size, c, number, &more.size);
-    else if (type != ZP_BOOL && type != ZP_INT &&
-             is_array_of(image, size, element, element_size)) {
+    if (c && strchr("cjviuIU", c) && type == ZP_INT) {
+        rc = zp__image_get_as(element, element_size, c, number);
+        more.size = width(c);
+    } else if (type != ZP_BOOL && type != ZP_INT &&
+               is_array_of(image, size, element, element_size)) {
         size_t data = zp__image_data(element, element_size);
         more.data = (const unsigned char *)element + data;
         more.size = element_size - data;

@@ -51,4 +51,8 @@ int zp__plan_make(zp__plan *ret, const char *format, size_t length,
 int zp__plan_fail(int code, const zp__plan *plan, const char *format,
                   size_t length);
 
+/* FORMAT with the numbers behind each #, "S(is)#(2)", into BUFFER; it. */
+const char *zp__format_text(const char *format, const void *counts,
+                            char *buffer, size_t size);
+
 #endif

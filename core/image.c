@@ -327,6 +327,71 @@ zp__image_get_uint(const void *image, size_t size, uint64_t *ret)
     return 0;
 }
 
+/* May VALUE be stored as LETTER? */
+static bool
+fits(int64_t value, char atom)
+{
+    switch (atom) {
+    case 'c':
+        return value >= 0 && value <= UINT8_MAX;
+    case 'v':
+        return value >= 0 && value <= UINT16_MAX;
+    case 'j':
+        return value >= INT16_MIN && value <= INT16_MAX;
+    case 'u':
+        return value >= 0 && value <= UINT32_MAX;
+    case 'i':
+        return value >= INT32_MIN && value <= INT32_MAX;
+    default:
+        return true;
+    }
+}
+
+/* Conversions to fewer bits keep the value: it fits. */
+static void
+store_int(int64_t value, char atom, void *ret)
+{
+    uint8_t n8 = (uint8_t)value;
+    uint16_t n16 = (uint16_t)value;
+    uint32_t n32 = (uint32_t)value;
+    switch (atom) {
+    case 'c':
+        memcpy(ret, &n8, 1);
+        break;
+    case 'v':
+    case 'j':
+        memcpy(ret, &n16, 2);
+        break;
+    case 'u':
+    case 'i':
+        memcpy(ret, &n32, 4);
+        break;
+    default:
+        memcpy(ret, &value, 8);
+    }
+}
+
+int
+zp__image_get_as(const void *image, size_t size, char atom, void *ret)
+{
+    int64_t value;
+    uint64_t unsigned_value;
+    if (atom == 'U') {
+        int rc = zp__image_get_uint(image, size, &unsigned_value);
+        if (rc == 0)
+            memcpy(ret, &unsigned_value, 8);
+        return rc;
+    }
+    int rc = zp__image_get_int(image, size, &value);
+    if (rc < 0)
+        return rc;
+    if (!fits(value, atom))
+        return zp__fail(-ERANGE, "%lld is stored, which does not fit into %c",
+                        (long long)value, atom);
+    store_int(value, atom, ret);
+    return 0;
+}
+
 int
 zp__image_get_double(const void *image, size_t size, double *ret)
 {

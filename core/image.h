@@ -33,7 +33,7 @@ int zp__format_check(const char *format, int *ret_pounds, int *ret_arrays);
 int zp__image_check(const void *image, size_t size);
 
 /* What a checked image (or one of our own) is. */
-int zp__image_type(const void *image, size_t size);        /* zp_type */
+int zp__image_type(const void *image, size_t size);           /* zp_type */
 const char *zp__image_format(const void *image, size_t size); /* borrowed */
 size_t zp__image_data(const void *image, size_t size); /* offset of the data */
 
@@ -58,6 +58,8 @@ void zp__image_bytes(void *buffer, const void *value, size_t length);
 int zp__image_get_bool(const void *image, size_t size, bool *ret);
 int zp__image_get_int(const void *image, size_t size, int64_t *ret);
 int zp__image_get_uint(const void *image, size_t size, uint64_t *ret);
+/* An int as the lone atom LETTER (one of cjviuIU) has it in memory. */
+int zp__image_get_as(const void *image, size_t size, char letter, void *ret);
 int zp__image_get_double(const void *image, size_t size, double *ret);
 int zp__image_get_string(const void *image, size_t size, const char **ret,
                          size_t *ret_length);

@@ -341,20 +341,25 @@ put_item(struct printer *p, const zp__item *item)
 
 /* The format, with its numbers behind each #: "S(is)#(2)". */
 static void
-put_format(struct sink *sink, const void *image, size_t size)
+put_format(struct sink *sink, const char *format, const void *counts)
 {
-    const char *format = zp__image_format(image, size);
-    const unsigned char *counts =
-        (const unsigned char *)format + strlen(format) + 1;
+    const unsigned char *count = counts;
     for (; *format; format++) {
         put(sink, format, 1);
         if (*format == '#') {
             puts_to(sink, "(");
-            put_number(sink, 'u', counts);
+            put_number(sink, 'u', count);
             puts_to(sink, ")");
-            counts += 4;
+            count += 4;
         }
     }
+}
+
+static void
+put_image_format(struct sink *sink, const void *image, size_t size)
+{
+    const char *format = zp__image_format(image, size);
+    put_format(sink, format, format + strlen(format) + 1);
 }
 
 /* Does all of it stand in brackets of its own? One item that is an array, a
@@ -380,7 +385,7 @@ put_composite(struct sink *sink, const void *image, size_t size)
         return;
     }
     bool wrapped = is_wrapped(&plan);
-    put_format(sink, image, size);
+    put_image_format(sink, image, size);
     if (!wrapped)
         puts_to(sink, "(");
     while (zp__walk_next(&walk, &item) > 0)
@@ -435,7 +440,17 @@ zp__image_what(const void *image, size_t size, char *buffer, size_t buffer_size)
     int type = zp__image_type(image, size);
     puts_to(&sink, what[type]);
     if (type == ZP_COMPOSITE)
-        put_format(&sink, image, size);
+        put_image_format(&sink, image, size);
     finish(&sink, buffer_size);
+    return buffer;
+}
+
+const char *
+zp__format_text(const char *format, const void *counts, char *buffer,
+                size_t size)
+{
+    struct sink sink = sink_on(buffer, size);
+    put_format(&sink, format, counts);
+    finish(&sink, size);
     return buffer;
 }
