@@ -249,8 +249,8 @@ int
 zp_test_wait(pid_t pid, double seconds)
 {
     int status, fd = pidfd_of(pid);
-    bool ended = fd < 0 || ready_by(fd, zp_test_now() +
-                                            seconds * zp_test_slow());
+    bool ended =
+        fd < 0 || ready_by(fd, zp_test_now() + seconds * zp_test_slow());
     if (fd >= 0)
         close(fd);
     if (!ended)
@@ -327,8 +327,8 @@ zp_test_run_program(zp_test_output *ret, const zp_test_run *run)
     int pipes[2][2];
     char *text[2] = {strdup(""), strdup("")};
     size_t size[2] = {0, 0};
-    double deadline = zp_test_now() +
-                      (run->seconds > 0 ? run->seconds : 10) * zp_test_slow();
+    double deadline =
+        zp_test_now() + (run->seconds > 0 ? run->seconds : 10) * zp_test_slow();
 
     assert_int_equal(pipe2(pipes[0], O_CLOEXEC), 0);
     assert_int_equal(pipe2(pipes[1], O_CLOEXEC), 0);
@@ -378,8 +378,8 @@ zp_test_prints(const char *const *argv, const char *expected)
     zp_test_output output;
     zp_test_run_program(&output, &(zp_test_run){.argv = argv});
     if (output.status || strcmp(output.out, expected))
-        fail_msg("%s ended with %d and printed:\n%s%s", argv[0],
-                 output.status, output.out, output.err);
+        fail_msg("%s ended with %d and printed:\n%s%s", argv[0], output.status,
+                 output.out, output.err);
     zp_test_output_free(&output);
 }
 
@@ -508,8 +508,8 @@ name_fds(void)
         return;
     for (struct dirent *e; (e = readdir(dir));) {
         char target[256];
-        ssize_t n = readlinkat(dirfd(dir), e->d_name, target,
-                               sizeof(target) - 1);
+        ssize_t n =
+            readlinkat(dirfd(dir), e->d_name, target, sizeof(target) - 1);
         if (n < 0 || atoi(e->d_name) == dirfd(dir))
             continue;
         target[n] = 0;

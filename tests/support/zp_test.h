@@ -36,6 +36,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#if defined(__has_include)
+#if !__has_include(<cmocka.h>)
+#error "the tests need cmocka; on Debian: apt-get install libcmocka-dev"
+#endif
+#endif
 #include <cmocka.h>
 
 /* A test inside the fence, and one with setup and teardown of its own. The
@@ -44,8 +49,10 @@
 #define ZP_TEST(f) ZP_TEST_WITH(f, NULL, NULL)
 #define ZP_TEST_WITH(f, up, down)                                              \
     {                                                                          \
-        #f, f, zp_test_setup, zp_test_teardown,                                \
-            &(zp_test_frame) { up, down }                                      \
+#f, f, zp_test_setup, zp_test_teardown, &(zp_test_frame)               \
+        {                                                                      \
+            up, down                                                           \
+        }                                                                      \
     }
 
 typedef struct zp_test_frame {
