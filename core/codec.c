@@ -323,3 +323,42 @@ zp__decode(const void *image, size_t size, const char *format, va_list ap)
         return decode_lone(image, size, format[0], va_arg(ap, void *));
     return decode_composite(image, size, format, ap);
 }
+
+/* The lone form would be read: nothing is kept of what it reads. */
+static int
+check_lone(const void *image, size_t size, char atom)
+{
+    const void *data;
+    uint64_t number;
+    double real;
+    size_t length;
+    switch (atom) {
+    case 's':
+        return zp__image_get_string(image, size, (const char **)&data,
+                                    &length);
+    case 'B':
+        return zp__image_get_bytes(image, size, &data, &length);
+    case 'f':
+        return zp__image_get_double(image, size, &real);
+    default:
+        return zp__image_get_as(image, size, atom, &number);
+    }
+}
+
+int
+zp__decode_check(const void *image, size_t size, const char *format,
+                 va_list ap)
+{
+    zp__shape shape;
+    if (!format)
+        return null_argument("the format");
+    if (is_lone(format) && strchr("cjviuIUfsB", format[0])) {
+        if (!va_arg(ap, void *))
+            return null_argument("the address");
+        return check_lone(image, size, format[0]);
+    }
+    int rc = zp__shape_make(&shape, format, ap, NULL, NULL);
+    if (rc == 0)
+        rc = no_arrays(&shape);
+    return rc == 0 ? zp__shape_match(&shape, image, size) : rc;
+}
