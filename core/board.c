@@ -14,8 +14,9 @@
  *
  * `waiters` may be wrong, since a waiter that is killed does not count itself
  * out. When nobody came within PATIENCE the count is disproved and set to 0;
- * those who do wait then count down no further than 0. The price of a wrong
- * count is one such pause, or one turn taken out of order.
+ * those who do wait count down no further than 0, and say every SLICE that
+ * they are there. The price of a wrong count is one such pause, or some turns
+ * taken out of order.
  *
  * The page is allocated whole when it is made: on a full tmpfs a store to a
  * page that is not there would be SIGBUS.
@@ -40,6 +41,8 @@
 #define PATIENCE UINT64_C(1500000) /* ns */
 #define NAP 30000                  /* ns */
 #define YIELDS 4
+#define SECOND UINT64_C(1000000000)
+#define SLICE (SECOND / 20)
 #define FOREVER 1e9 /* seconds */
 
 /* TSan's interceptors of gcc 12 and clang 14 do not know clocklock. */
@@ -102,8 +105,8 @@ fill(zp__shared *shared, const zp__place *place, const zp__pid *self)
 static int
 make_file(const char *path, size_t size)
 {
-    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                  0600);
+    int fd =
+        open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
     int rc = ftruncate(fd, (off_t)size) < 0 ? errno : 0;
@@ -132,8 +135,8 @@ zp__board_create(const zp__place *place)
         rc = zp__fail_errno(-fd, "cannot make %s", board);
         goto no_file;
     }
-    zp__shared *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE,
-                              MAP_SHARED, fd, 0);
+    zp__shared *shared =
+        mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     rc = shared == MAP_FAILED ? -errno : fill(shared, place, &self);
     if (shared != MAP_FAILED)
         munmap(shared, sizeof *shared);
@@ -163,30 +166,41 @@ check_head(const zp__shared *head, off_t file_size)
     return head->pid_ns == zp__pid_ns() ? 0 : -EXDEV;
 }
 
+/* What is before the lock must be there; what is behind it only of our own
+ * version: *RET is zero where the file ends. */
+static int
+read_head(int fd, char *bytes, size_t size)
+{
+    size_t used = 0;
+    memset(bytes, 0, size);
+    while (used < size) {
+        ssize_t n = pread(fd, bytes + used, size - used, (off_t)used);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        if (n == 0)
+            break;
+        used += (size_t)n;
+    }
+    return used < offsetof(zp__shared, lock) ? ZP_ECORRUPT : 0;
+}
+
 int
 zp__board_peek(int dir, zp__pid *ret_owner, char ret_data[ZP__PATH_MAX])
 {
     union {
-        char bytes[offsetof(zp__shared, lock)];
-        zp__shared shared; /* only its beginning is read */
+        char bytes[offsetof(zp__shared, interest)];
+        zp__shared shared; /* only its beginning is there */
     } head;
     struct stat st;
-    size_t used = 0;
-    int fd = openat(dir, "board", O_RDONLY | O_CLOEXEC | O_NOFOLLOW |
-                                      O_NONBLOCK);
+    int fd =
+        openat(dir, "board", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
         return -errno;
     int rc = fstat(fd, &st) < 0 ? -errno : 0;
-    while (rc == 0 && used < sizeof head.bytes) {
-        ssize_t n = pread(fd, head.bytes + used, sizeof head.bytes - used,
-                          (off_t)used);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            rc = n < 0 ? -errno : ZP_ECORRUPT;
-        else
-            used += (size_t)n;
-    }
+    if (rc == 0)
+        rc = read_head(fd, head.bytes, sizeof head.bytes);
     close(fd);
     if (rc == 0)
         rc = check_head(&head.shared, st.st_size);
@@ -194,6 +208,8 @@ zp__board_peek(int dir, zp__pid *ret_owner, char ret_data[ZP__PATH_MAX])
         *ret_owner = head.shared.owner;
     if (rc == 0 && ret_data)
         strcpy(ret_data, head.shared.data);
+    if (rc == 0 && atomic_load(&head.shared.closed))
+        rc = -ESHUTDOWN;
     return rc;
 }
 
@@ -235,11 +251,10 @@ map_board(int fd, zp__shared **ret)
     struct stat st;
     if (fstat(fd, &st) < 0)
         return -errno;
-    if (!S_ISREG(st.st_mode) ||
-        st.st_size < (off_t)offsetof(zp__shared, lock))
+    if (!S_ISREG(st.st_mode) || st.st_size < (off_t)offsetof(zp__shared, lock))
         return ZP_ECORRUPT;
-    zp__shared *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE,
-                              MAP_SHARED, fd, 0);
+    zp__shared *shared =
+        mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (shared == MAP_FAILED)
         return -errno;
     int rc = check_head(shared, st.st_size);
@@ -279,7 +294,7 @@ int
 zp__board_open(zp__board *ret, const zp__place *place)
 {
     char path[ZP__PATH_MAX];
-    zp__board board = { .bell = -1, .pid = getpid() };
+    zp__board board = {.bell = -1, .pid = getpid()};
     zp__place_file(place, "board", path);
     int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
@@ -310,7 +325,7 @@ zp__board_close(zp__board *board)
         munmap(board->shared, sizeof *board->shared);
     for (size_t i = 0; i < sizeof board->owned / sizeof *board->owned; i++)
         zp__own_forget(board->owned[i]);
-    *board = (zp__board){ .bell = -1 };
+    *board = (zp__board){.bell = -1};
 }
 
 /* ---- the lock ---- */
@@ -320,7 +335,7 @@ clock_ns(clockid_t clock)
 {
     struct timespec t;
     clock_gettime(clock, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+    return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
 }
 
 static uint64_t
@@ -365,23 +380,31 @@ let_others(zp__shared *shared)
         if (i < YIELDS)
             sched_yield();
         else
-            nanosleep(&(struct timespec){ .tv_nsec = NAP }, NULL);
+            nanosleep(&(struct timespec){.tv_nsec = NAP}, NULL);
     }
 }
 
-/* Wait for the lock: what pthread_mutex_lock() and its kin return. */
+/* Wait for the lock: what pthread_mutex_lock() and its kin return. Who waits
+ * long says so again, should the count have been disproved meanwhile. */
 static int
 wait_for_lock(zp__shared *shared, double timeout)
 {
-    struct timespec deadline;
-    if (timeout == 0)
-        return pthread_mutex_trylock(&shared->lock);
-    if (!(timeout > 0 && timeout < FOREVER))
-        return pthread_mutex_lock(&shared->lock);
-    uint64_t end = clock_ns(LOCK_CLOCK) + (uint64_t)(timeout * 1e9);
-    deadline.tv_sec = (time_t)(end / 1000000000);
-    deadline.tv_nsec = (long)(end % 1000000000);
-    return LOCK_UNTIL(&shared->lock, &deadline);
+    bool forever = !(timeout >= 0 && timeout < FOREVER);
+    uint64_t now = clock_ns(LOCK_CLOCK);
+    uint64_t end = forever ? UINT64_MAX : now + (uint64_t)(timeout * 1e9);
+    for (;;) {
+        uint64_t until = end - now > SLICE ? now + SLICE : end;
+        struct timespec time = {.tv_sec = (time_t)(until / SECOND),
+                                .tv_nsec = (long)(until % SECOND)};
+        int rc = LOCK_UNTIL(&shared->lock, &time);
+        if (rc != ETIMEDOUT)
+            return rc;
+        now = clock_ns(LOCK_CLOCK);
+        if (now >= end)
+            return rc;
+        int32_t none = 0;
+        atomic_compare_exchange_strong(&shared->waiters, &none, 1);
+    }
 }
 
 static int
@@ -417,8 +440,7 @@ enter(const zp__board *board)
         atomic_store_explicit(&shared->last_holder, board->pid,
                               memory_order_relaxed);
     atomic_store_explicit(&shared->streak, streak + 1, memory_order_relaxed);
-    atomic_store_explicit(&shared->held_since,
-                          clock_ns(CLOCK_MONOTONIC_COARSE),
+    atomic_store_explicit(&shared->held_since, clock_ns(CLOCK_MONOTONIC_COARSE),
                           memory_order_relaxed);
     atomic_store_explicit(&shared->holder, board->pid, memory_order_relaxed);
     atomic_store_explicit(&shared->acquired, peek64(&shared->acquired) + 1,
@@ -542,8 +564,8 @@ zp__board_writer(zp__board *board)
 bool
 zp__board_closed(const zp__board *board)
 {
-    return atomic_load_explicit(&board->shared->closed,
-                                memory_order_acquire) != 0;
+    return atomic_load_explicit(&board->shared->closed, memory_order_acquire) !=
+           0;
 }
 
 /* The server changes the two one after the other. */
@@ -560,5 +582,5 @@ zp__board_server(const zp__board *board)
             break;
         pid = again;
     }
-    return (zp__pid){ .pid = pid, .start = start };
+    return (zp__pid){.pid = pid, .start = start};
 }

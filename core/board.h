@@ -40,13 +40,13 @@ typedef struct zp__shared {
                                 it is in the run directory */
 
     /* the lock */
-    pthread_mutex_t lock; /* process-shared, robust, error-checking */
-    _Atomic int32_t holder;       /* pid; 0: free */
-    _Atomic int32_t waiters;      /* processes waiting for it */
-    _Atomic uint64_t held_since;  /* CLOCK_MONOTONIC ns */
-    _Atomic uint64_t acquired;    /* how often it was taken */
-    _Atomic int32_t last_holder;  /* pid, for fairness */
-    _Atomic uint32_t streak;      /* times in a row by last_holder */
+    pthread_mutex_t lock;        /* process-shared, robust, error-checking */
+    _Atomic int32_t holder;      /* pid; 0: free */
+    _Atomic int32_t waiters;     /* processes waiting for it */
+    _Atomic uint64_t held_since; /* CLOCK_MONOTONIC ns */
+    _Atomic uint64_t acquired;   /* how often it was taken */
+    _Atomic int32_t last_holder; /* pid, for fairness */
+    _Atomic uint32_t streak;     /* times in a row by last_holder */
 
     /* hints about the store, written by who holds the lock */
     _Atomic uint64_t head;      /* newest revision */
@@ -73,7 +73,7 @@ typedef struct zp__shared {
 
 typedef struct zp__board {
     zp__shared *shared;
-    int bell; /* O_RDWR|O_NONBLOCK|O_CLOEXEC */
+    int bell;    /* O_RDWR|O_NONBLOCK|O_CLOEXEC */
     int32_t pid; /* this process: getpid() costs more than the lock */
     void *owned[3];
 } zp__board;
@@ -88,7 +88,8 @@ void zp__board_close(zp__board *board);
 
 /* Only read who owns the state in DIR: for the sweep. -ENOENT (no board),
  * ZP_ECORRUPT, ZP_EVERSION, ZP_ENOSTATE (from before the last boot: the owner
- * is dead), -EXDEV (of another pid namespace: nobody here can tell), -errno.
+ * is dead), -ESHUTDOWN (closed; the outputs are written), -EXDEV (of another
+ * pid namespace: nobody here can tell; the owner is written), -errno.
  * zp__board_peek() does it in an open directory, and tells `data`, too
  * (RET_DATA may be NULL). No texts are kept. */
 int zp__board_owner(const char *dir, zp__pid *ret);
@@ -109,9 +110,8 @@ uint64_t zp__topic_ns(const char *ns);
 static inline bool
 zp__board_interest(const zp__board *board, uint64_t topic)
 {
-    return atomic_load_explicit(
-               &board->shared->interest[topic % ZP__INTEREST],
-               memory_order_relaxed) != 0;
+    return atomic_load_explicit(&board->shared->interest[topic % ZP__INTEREST],
+                                memory_order_relaxed) != 0;
 }
 
 /* After a commit: fence once, then zp__board_ring() if any of its topics is of

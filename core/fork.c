@@ -67,7 +67,7 @@ mix(uint64_t x)
 static uint64_t
 new_token(void)
 {
-    struct timespec now = { 0 };
+    struct timespec now = {0};
     uint64_t random = 0;
     clock_gettime(CLOCK_MONOTONIC, &now);
     if (getrandom(&random, sizeof random, GRND_NONBLOCK) < 0)
@@ -252,7 +252,7 @@ look_at(int fd, const char *text, struct held_fd *ret)
     struct stat st;
     if (fstat(fd, &st) < 0)
         return false;
-    *ret = (struct held_fd){ .fd = fd, .dev = st.st_dev, .ino = st.st_ino };
+    *ret = (struct held_fd){.fd = fd, .dev = st.st_dev, .ino = st.st_ino};
     if (text[0] == '/')
         ret->path = hash_of(text);
     else
@@ -287,7 +287,7 @@ hold_map(zp__owned *group, uintptr_t start, size_t size)
     }
     group->maps = more;
     group->maps[group->n_maps++] =
-        (struct held_map){ .start = start, .size = size };
+        (struct held_map){.start = start, .size = size};
 }
 
 static void
@@ -329,7 +329,7 @@ zp__own_begin(void)
 static bool
 is_pair(int fd)
 {
-    struct sockaddr_un name = { 0 };
+    struct sockaddr_un name = {0};
     socklen_t size = sizeof name;
     if (getpeername(fd, (struct sockaddr *)&name, &size) < 0 ||
         name.sun_family != AF_UNIX || size > sizeof(sa_family_t))
@@ -385,8 +385,7 @@ static void
 record_new(zp__owned *group, const char *prefix)
 {
     char *real = prefix ? realpath(prefix, NULL) : NULL;
-    struct recording to = { .group = group,
-                            .prefix = real ? real : prefix };
+    struct recording to = {.group = group, .prefix = real ? real : prefix};
     to.length = to.prefix ? strlen(to.prefix) : 0;
     zp__each_fd(note_after, &to);
     if (prefix && group->n_fds > 0 && zp__each_map(note_map, &to) < 0)
@@ -518,8 +517,8 @@ is_ours(struct sockaddr_un *name, socklen_t size, const char *run_dir)
     if (run_dir && zp__path_below(name->sun_path, run_dir, strlen(run_dir)))
         return true;
     for (zp__owned *group = groups; group; group = group->next)
-        if (group->dir && zp__path_below(name->sun_path, group->dir,
-                                         strlen(group->dir)))
+        if (group->dir &&
+            zp__path_below(name->sun_path, group->dir, strlen(group->dir)))
             return true;
     return false;
 }
@@ -528,7 +527,7 @@ static void
 close_if_connected(int fd, void *user)
 {
     const char *run_dir = user;
-    struct sockaddr_un name = { 0 };
+    struct sockaddr_un name = {0};
     socklen_t size = sizeof name;
     bool ours = getpeername(fd, (struct sockaddr *)&name, &size) == 0 &&
                 is_ours(&name, size, run_dir);

@@ -133,6 +133,5 @@ zp__each_map(bool (*fn)(uintptr_t start, size_t size, const char *path,
 bool
 zp__path_below(const char *path, const char *dir, size_t length)
 {
-    return length > 0 && strncmp(path, dir, length) == 0 &&
-           path[length] == '/';
+    return length > 0 && strncmp(path, dir, length) == 0 && path[length] == '/';
 }

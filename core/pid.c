@@ -114,9 +114,9 @@ zp__pid_self(void)
 {
     char text[1024];
     struct stat_line line;
-    zp__pid self = { .pid = getpid() };
-    if (read_file("/proc/self/stat", text, sizeof text) > 0
-        && parse_stat(text, &line) == 0)
+    zp__pid self = {.pid = getpid()};
+    if (read_file("/proc/self/stat", text, sizeof text) > 0 &&
+        parse_stat(text, &line) == 0)
         self.start = line.start;
     return self;
 }
@@ -128,7 +128,7 @@ zp__pid_of(int pid, zp__pid *ret)
     int rc = read_stat(pid, &line);
     if (rc < 0)
         return rc;
-    *ret = (zp__pid){ .pid = pid, .start = line.start };
+    *ret = (zp__pid){.pid = pid, .start = line.start};
     return 0;
 }
 

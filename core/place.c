@@ -37,9 +37,9 @@
 
 #define RUN_MAX sizeof(((zp__place *)0)->run)
 #define NAME_MAX_ZP 64
-#define TRIES 100         /* at a base that others keep removing */
-#define ENDING_WAIT 3.0   /* seconds for the server of a dead owner */
-#define ENDING_STEP 5     /* milliseconds */
+#define TRIES 100       /* at a base that others keep removing */
+#define ENDING_WAIT 3.0 /* seconds for the server of a dead owner */
+#define ENDING_STEP 5   /* milliseconds */
 
 /* ---- the base ---- */
 
@@ -49,9 +49,8 @@ join(char *buffer, size_t size, const char *dir, const char *name)
     int n = snprintf(buffer, size, "%s/%s", dir, name);
     if (n >= 0 && (size_t)n < size)
         return 0;
-    return zp__fail(-ENAMETOOLONG,
-                    "%s/%s: the path is longer than %zu bytes", dir, name,
-                    size - 1);
+    return zp__fail(-ENAMETOOLONG, "%s/%s: the path is longer than %zu bytes",
+                    dir, name, size - 1);
 }
 
 static int
@@ -94,9 +93,9 @@ find_base(char buffer[RUN_MAX], bool make)
         if (rc == 0 && !real)
             rc = -errno;
         if (rc == 0 && strlen(real) >= RUN_MAX)
-            rc = zp__fail(-ENAMETOOLONG,
-                          "%s: the path is longer than %zu bytes", real,
-                          RUN_MAX - 1);
+            rc =
+                zp__fail(-ENAMETOOLONG, "%s: the path is longer than %zu bytes",
+                         real, RUN_MAX - 1);
         if (rc == 0)
             strcpy(buffer, real);
         free(real);
@@ -169,8 +168,8 @@ look_at(const char *run, zp__place *ret, zp__pid *ret_owner)
 {
     struct stat st;
     char data[ZP__PATH_MAX] = "";
-    zp__pid owner = { 0 };
-    zp__place place = { .durable = false };
+    zp__pid owner = {0};
+    zp__place place = {.durable = false};
     int dir = open_dir(run);
     if (dir == -ENOENT || dir == -ENOTDIR || dir == -ELOOP)
         return zp__fail(ZP_ENOSTATE, "%s: no state is running there", run);
@@ -183,6 +182,8 @@ look_at(const char *run, zp__place *ret, zp__pid *ret_owner)
     else if (rc == 0)
         rc = zp__board_peek(dir, &owner, data);
     close(dir);
+    if (rc == -ESHUTDOWN) /* for the caller to see on the board */
+        rc = 0;
     if (rc == -ENOENT || rc == ZP_ENOSTATE)
         return zp__fail(ZP_ENOSTATE, "%s: no state is running there", run);
     if (rc == -EXDEV)
@@ -193,8 +194,10 @@ look_at(const char *run, zp__place *ret, zp__pid *ret_owner)
     if (rc < 0)
         return zp__fail(rc, "%s/board: %s", run, zp_strerror(rc));
     if (!zp__pid_alive(&owner))
-        return zp__fail(ZP_ENOSTATE, "%s: the state's owner, process %d, has "
-                                     "ended", run, (int)owner.pid);
+        return zp__fail(ZP_ENOSTATE,
+                        "%s: the state's owner, process %d, has "
+                        "ended",
+                        run, (int)owner.pid);
     if (strlen(run) >= sizeof place.run)
         return zp__fail(-ENAMETOOLONG, "%s: the path is longer than %zu bytes",
                         run, sizeof place.run - 1);
@@ -210,7 +213,8 @@ look_at(const char *run, zp__place *ret, zp__pid *ret_owner)
     return 0;
 }
 
-/* A live state below BASE, other than EXCEPT, whose data is in DATA: 1, or 0. */
+/* A live state below BASE, other than EXCEPT, whose data is in DATA: 1, or 0.
+ */
 static int
 scan_for_data(const char *base, const struct stat *data, const char *except,
               zp__place *ret, zp__pid *ret_owner)
@@ -328,17 +332,16 @@ free_name(const char *target)
         return zp__fail_errno(-dir, "%s", base);
     while ((fate = zp__stale_remove(dir, name, true, &owner)) == ZP__ENDING &&
            now() < deadline)
-        nanosleep(&(struct timespec){ .tv_nsec = ENDING_STEP * 1000000 },
-                  NULL);
+        nanosleep(&(struct timespec){.tv_nsec = ENDING_STEP * 1000000}, NULL);
     close(dir);
     if (fate == ZP__GONE)
         return 0;
     if (fate == ZP__FOREIGN)
-        return zp__fail(-EADDRINUSE, "%s is in the way: not a state's",
-                        target);
+        return zp__fail(-EADDRINUSE, "%s is in the way: not a state's", target);
     if (fate == ZP__ENDING)
         return zp__fail(-EADDRINUSE,
-                        "%s: process %d has ended, but its server still runs",
+                        "%s: the state of process %d has ended, but its "
+                        "server still runs",
                         target, (int)owner.pid);
     return in_use(target, &owner);
 }
@@ -381,8 +384,8 @@ choose_target(zp__place *place, const char *base, const char *name,
     else if (!name)
         snprintf(made, sizeof made, "p-%d-%016llx", (int)getpid(),
                  (unsigned long long)zp__random());
-    int rc = join(place->target, sizeof place->target, base,
-                  name ? name : made);
+    int rc =
+        join(place->target, sizeof place->target, base, name ? name : made);
     if (rc < 0)
         return rc;
     if (data && scan_for_data(base, data, place->run, NULL, &owner))
@@ -393,7 +396,7 @@ choose_target(zp__place *place, const char *base, const char *name,
 int
 zp__place_new(zp__place *ret, const char *name, const char *path)
 {
-    zp__place place = { .durable = path != NULL };
+    zp__place place = {.durable = path != NULL};
     char base[RUN_MAX];
     struct stat st;
     int rc = name ? check_name(name) : 0;
@@ -518,8 +521,7 @@ zp__place_sweep(void)
     if (!list)
         return;
     for (struct dirent *entry; (entry = readdir(list));)
-        if (strcmp(entry->d_name, ".") != 0 &&
-            strcmp(entry->d_name, "..") != 0)
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
             zp__stale_remove(dirfd(list), entry->d_name, false, NULL);
     closedir(list);
 }

@@ -2,8 +2,8 @@
  * place.h - where a state lives in the file system.
  *
  * Base: $ZP_RUNTIME_DIR, or /dev/shm/zp-UID (0700; made on demand, and then
- * removed when empty; refused when it is a link or another's). Below it one *run
- * directory* (0700) per state, named by the state's well-known name, or
+ * removed when empty; refused when it is a link or another's). Below it one
+ * *run directory* (0700) per state, named by the state's well-known name, or
  * "p-PID-RANDOM" for a private one, or "d-DEV-INO" for a durable one (of its
  * path's directory; one with a name has that). In it:
  *

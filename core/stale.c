@@ -7,8 +7,8 @@
  *  - What is judged and emptied is an open directory, not a path. A fresh one
  *    is another directory, and the final rmdir() by path cannot hurt it: it
  *    was full when it got the name.
- *  - The judgement "the owner is dead" never turns: an owner is fixed when the
- *    board is made, and the dead stay dead. Only then is the server's flock
+ *  - The judgement "the owner is dead, or closed it" never turns: an owner is
+ *    fixed when the board is made. Only then is the server's flock
  *    tried, so that a server of a living owner never finds it taken.
  *  - The server holds its flock to its end, and who removes holds it, too.
  *
@@ -44,7 +44,7 @@ zp__random(void)
 {
     static _Atomic uint64_t count;
     uint64_t random;
-    struct timespec now = { 0 };
+    struct timespec now = {0};
     if (getrandom(&random, sizeof random, GRND_NONBLOCK) == sizeof random)
         return random;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -74,9 +74,10 @@ parse_temp(const char *name, zp__pid *ret_id, uint32_t *ret_ns)
     unsigned long long start;
     unsigned ns, random;
     if (sscanf(name, ZP__TEMP_PREFIX "%d-%llx-%8x%8x%n", &pid, &start, &ns,
-               &random, &end) != 4 || name[end] != '\0')
+               &random, &end) != 4 ||
+        name[end] != '\0')
         return false;
-    *ret_id = (zp__pid){ .pid = pid, .start = start };
+    *ret_id = (zp__pid){.pid = pid, .start = start};
     *ret_ns = ns;
     return true;
 }
@@ -156,6 +157,7 @@ is_dead(int dir, const char *name, bool wanted, zp__pid *owner)
     switch (zp__board_peek(dir, owner, NULL)) {
     case 0:
         return !zp__pid_alive(owner);
+    case -ESHUTDOWN:  /* the owner said farewell, alive or not */
     case ZP_ENOSTATE: /* of another boot */
         return true;
     case -EXDEV:
@@ -182,8 +184,8 @@ static int
 take_flock(int base, const char *name, int dir)
 {
     struct stat mine, there;
-    int fd = openat(dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
-                    0600);
+    int fd =
+        openat(dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return -errno;
     int rc = flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
@@ -226,20 +228,19 @@ enum zp__fate
 zp__stale_remove(int base, const char *name, bool wanted, zp__pid *ret_owner)
 {
     struct stat st;
-    zp__pid owner = { 0 };
+    zp__pid owner = {0};
     enum zp__fate fate = ZP__FOREIGN;
-    int dir = openat(base, name,
-                     O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int dir =
+        openat(base, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (dir < 0) {
-        fate = errno == ENOENT                        ? ZP__GONE
+        fate = errno == ENOENT                      ? ZP__GONE
                : errno == ENOTDIR || errno == ELOOP ? ZP__FOREIGN
-                                                      : ZP__LIVE;
+                                                    : ZP__LIVE;
         goto done;
     }
     if (fstat(dir, &st) == 0 && st.st_uid == geteuid())
-        fate = is_dead(dir, name, wanted, &owner)
-                   ? remove_dead(base, name, dir)
-                   : ZP__LIVE;
+        fate = is_dead(dir, name, wanted, &owner) ? remove_dead(base, name, dir)
+                                                  : ZP__LIVE;
     close(dir);
 done:
     if (ret_owner)
