@@ -79,6 +79,8 @@ array(zp_state *state)
         rc = zp_get_value(state, "people", &value);
     if (rc >= 0)
         rc = zp_tpl_load(tpl, value);
+    if (rc >= 0)
+        rc = zp_tpl_unpack(tpl, 0); /* always first */
     while (rc >= 0 && (rc = zp_tpl_unpack(tpl, 1)) > 0) {
         printf("%s was born in %d\n", name, year);
         free(name);
@@ -494,7 +496,9 @@ main(void)
     rc = value();
     for (size_t i = 0; i < sizeof(parts) / sizeof(*parts) && rc >= 0; i++) {
         printf("%s\n", parts[i].name);
-        rc = parts[i].fn(zp_ctx_state(ctx));
+        rc = zp_clear(zp_ctx_state(ctx));
+        if (rc >= 0)
+            rc = parts[i].fn(zp_ctx_state(ctx));
     }
     if (rc >= 0) {
         printf("zp_spawn\n");

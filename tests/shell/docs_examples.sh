@@ -46,4 +46,54 @@ same "an mdoc block is escaped" \
     "$(sed -n 3p "$work/x.3")"
 same "a line that begins with a dot, too" '\&.x = 1;' \
     "$(sed -n 5p "$work/x.3")"
+
+# And it runs.
+prints() { # prints EXAMPLE EXPECTED
+    same "$1" "$2" "$("$top_builddir/examples/$1" 2>/dev/null
+        echo "status $?")"
+}
+prints first "It is 18 degrees now.
+It is 21 degrees now.
+It is 24 degrees now.
+status 0"
+prints own_loop "pong 1
+pong 2
+pong 3
+status 0"
+prints manual 'zp_value
+si("Ada", 1815)
+Ada, 1815, equal: 1
+zp_tpl
+Ada was born in 1815
+Alan was born in 1912
+Grace was born in 1906
+zp_state
+hello
+3 4, still there: 0
+no number yet
+the greeting is no number
+zp_dict
+apple: 3
+pear: 5
+zp_snapshot
+it was 1, it is 2
+one revision ago: 1
+zp_atomic
+the second time: refused
+ann 3, ben 7
+zp_call_when_change
+a: 0 -> 1
+a: 1 -> 2
+a: 2 -> 0 (deleted)
+3 events, active: 0
+zp_watch
+100 %
+zp_spawn
+7 / 2 = 3.5
+7 / 0: 7 divided by nothing
+zp_ping
+zp_ctx
+21
+status 0'
+same "nothing is left" "" "$(ls -A "$ZP_RUNTIME_DIR")"
 tap_done
