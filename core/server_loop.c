@@ -199,6 +199,8 @@ fall_asleep(zp__server *server, struct pollfd *fds)
     if (rc < 0)
         return rc;
     busy = zp__server_read_ctl(server);
+    if (zp__board_closed(server->board)) /* while nobody rang: we were awake */
+        busy = true;
     rc = poll(fds, N_FDS, busy ? 0 : sleep_ms(server));
     if (rc < 0 && errno != EINTR)
         return zp__fail_errno(errno, "the server cannot poll");
