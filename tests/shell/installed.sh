@@ -21,6 +21,7 @@ check_installed() {
 
     # Like a user's: outside of the tree, with nothing but pkg-config's flags.
     cat >"$work/user.c" <<'END'
+#define _DEFAULT_SOURCE 1
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
