@@ -109,6 +109,7 @@ zp_ctx_new(zp_ctx **ret_ctx, const zp_ctx_options *options)
         rc = zp__options_take(&taken, options);
     if (rc < 0)
         return rc;
+    zp__fork_settle();
     ctx = ctx_alloc(&taken);
     if (!ctx)
         return -ENOMEM;
@@ -185,6 +186,7 @@ zp_ctx_attach(zp_ctx **ret_ctx, const char *address,
         rc = zp__options_take(&taken, options);
     if (rc < 0)
         return rc;
+    zp__fork_settle();
     ctx = ctx_alloc(&taken);
     if (!ctx)
         return -ENOMEM;

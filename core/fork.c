@@ -167,6 +167,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static _Thread_local bool holding; /* this thread has the lock */
 static zp__owned *groups;
+static uint64_t groups_token; /* of the process that recorded them */
 static void (*hooks[HOOKS])(void);
 
 static struct { /* open at zp__own_begin(): a bit per descriptor */
@@ -242,6 +243,7 @@ enlist(zp__owned *group)
     if (groups)
         groups->link = &group->next;
     groups = group;
+    groups_token = zp__token();
     return group;
 }
 
@@ -555,7 +557,17 @@ zp__fork_child(const char *run_dir)
         free_group(group);
     }
     zp__token_slow();
-    drop_lock();
     for (size_t i = 0; i < HOOKS && hooks[i]; i++)
         hooks[i]();
+    drop_lock();
+}
+
+void
+zp__fork_settle(void)
+{
+    take_lock();
+    if (groups && groups_token != zp__token())
+        zp__fork_child(NULL); /* gives the lock back */
+    else
+        drop_lock();
 }

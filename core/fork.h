@@ -64,6 +64,10 @@ void zp__fork_prepare(void);
 void zp__fork_parent(void);
 void zp__fork_child(const char *run_dir);
 
+/* Before anything is opened for a new context: if this is a child that the
+ * application forked by itself, do what zp__fork_child() does, now. */
+void zp__fork_settle(void);
+
 /* Objects that other modules keep process-wide (the table of open stores):
  * called last in zp__fork_child(), to forget them; their groups are gone by
  * then. At most 8; the same function counts once. */
