@@ -43,7 +43,7 @@
  */
 
 #ifndef COMMITS
-#define COMMITS 2 /* of each writer */
+#define COMMITS 1 /* of each writer */
 #endif
 #ifndef KILLS
 #define KILLS 1
@@ -54,7 +54,7 @@
 
 /* what goes through the queues */
 #define TOPIC 0  /* subscribe to the topic; news of it */
-#define SYNC 1   /* sync topic 1, 2, 3 (a number each) */
+                 /* 1, 2: a sync topic, the next one after it */
 
 /* ---- shared memory ---- */
 byte committed;    /* the log in the writers' eyes: under their lock */
@@ -103,32 +103,29 @@ active [WRITERS] proctype Writer()
 
     do
     :: n < COMMITS ->
-        n++;
-        atomic { committed++; mine = committed }
+        d_step {
+            n++; committed++; mine = committed;
 #ifndef NO_WRITER_FENCE
-        visible = max(visible, mine);
+            visible = committed
 #endif
-        wanted = interest;
+        }
         if
-        :: wanted ->
+        :: interest ->
             if
             :: asleep ->
 #ifdef WRITER_CLEARS
                 asleep = 0;
 #endif
                 if
-                :: bell = 1
-                :: goto dead /* killed before it rang */
+                :: d_step { bell = 1; due = max(due, mine) }
+                :: break /* killed before it rang */
                 fi
-            :: else
+            :: due = max(due, mine)
             fi
-        :: else
-        fi;
-        due = max(due, mine)
+        :: due = max(due, mine)
+        fi
     :: else -> break
-    od;
-dead:
-    skip
+    od
 }
 
 /* ------------------------------------------------------------- server -- */
@@ -155,7 +152,7 @@ inline take_in()
     d_step {
         edge = 0;
         do
-        :: subs?[message] ->
+        :: len(subs) > 0 ->
             subs?message;
             if
             :: message == TOPIC -> takes_topic = 1
@@ -179,7 +176,7 @@ inline send(what)
         if
         :: (what == TOPIC -> takes_topic : takes_sync == what) ->
             if
-            :: nfull(news) -> news!what
+            :: len(news) < 2 -> news!what
             :: else ->
                 if
                 :: what != TOPIC && what == sync -> dropped = 1
@@ -197,7 +194,7 @@ inline read_dry()
 {
     answer = 0;
     do
-    :: nempty(reports) ->
+    :: len(reports) > 0 ->
         reports?report;
         if
         :: report == TOPIC -> watched = 1; interest_buffer = 1
@@ -208,9 +205,8 @@ inline read_dry()
             answer = report;
 #endif
         fi
-    :: empty(reports) && !empty(subs) -> take_in()
-    :: empty(reports) && empty(subs) ->
-        edge = 0;
+    :: len(reports) == 0 && len(subs) > 0 -> take_in()
+    :: len(reports) == 0 && len(subs) == 0 ->
         if
         :: answer ->
 #ifndef NO_SYNC_FENCE
@@ -301,10 +297,10 @@ end_poll:
                 published = 0; report = 0; answer = 0; message = 0;
                 found = 0; watched = 0;
                 edge = 0; takes_topic = 0; takes_sync = 0;
-                do :: subs?message :: empty(subs) -> break od;
-                do :: reports?message :: empty(reports) -> break od;
+                do :: len(subs) > 0 -> subs?message :: else -> break od;
+                do :: len(reports) > 0 -> reports?message :: else -> break od;
                 if
-                :: do :: news?message :: empty(news) -> break od
+                :: do :: len(news) > 0 -> news?message :: else -> break od
                 :: skip
                 fi;
                 message = 0
@@ -361,19 +357,20 @@ end:
                 subs!TOPIC; edge = 1 }
         ; subscribe(sync)
 #endif
-    :: nempty(news) ->
+    :: len(news) > 0 ->
 #ifdef READ_FIRST
         seen = visible;
 #endif
         heard = 0;
         do
-        :: news?message ->
+        :: len(news) > 0 ->
+            news?message;
             if
             :: message == TOPIC -> heard = 1
             :: message == sync -> confirmed = 1
             :: else
             fi
-        :: empty(news) -> break
+        :: else -> break
         od;
         message = 0;
 #ifndef READ_FIRST
