@@ -49,8 +49,8 @@ same "a line that begins with a dot, too" '\&.x = 1;' \
 
 # And it runs.
 prints() { # prints EXAMPLE EXPECTED
-    same "$1" "$2" "$("$top_builddir/examples/$1" 2>/dev/null
-        echo "status $?")"
+    same "$1" "$2" "$("$top_builddir/examples/$1" 2>"$work/err"
+        echo "status $?")" || explain "$work/err"
 }
 prints first "It is 18 degrees now.
 It is 21 degrees now.
