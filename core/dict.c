@@ -242,7 +242,7 @@ int
 zp_update(zp_state *state, const zp_pair *pairs, size_t n)
 {
     zp__txn *txn;
-    size_t need;
+    size_t need = 0;
     int rc = zp__state_enter(state, NULL, true);
 
     if (rc == 0)

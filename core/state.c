@@ -72,7 +72,7 @@ zp__state_embed(zp_state *state, zp_ctx *ctx, zp__view *view, const char *ns,
 int
 zp__state_new(zp_state **ret, zp_ctx *ctx, const char *ns)
 {
-    zp_state *state;
+    zp_state *state = NULL;
     int rc = zp__ns_check(ns);
 
     if (rc == 0)
@@ -126,7 +126,7 @@ zp__state_done(const zp_state *state, int rc)
 int
 zp_state_clone(zp_state *state, zp_state **ret_state, const char *ns)
 {
-    zp_state *clone;
+    zp_state *clone = NULL;
     int rc = zp__state_enter(state, NULL, false);
 
     if (rc == 0 && ret_state == NULL)
@@ -185,8 +185,8 @@ zp_state_ctx(const zp_state *state)
 static int
 snapshot_at(zp_state *state, zp_state **ret, uint64_t revision)
 {
-    zp_state *snapshot;
-    uint64_t head, tail;
+    zp_state *snapshot = NULL;
+    uint64_t head = 0, tail = 0;
     int rc = make_state(&snapshot, state->ctx, ZP__SNAPSHOT, state->ns);
 
     if (rc != 0)

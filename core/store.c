@@ -180,7 +180,7 @@ close_env(zp__store *store)
 static int
 read_meta(zp__store *store, MDB_txn *txn, zp__meta *ret)
 {
-    MDB_val key = {1, "m"};
+    MDB_val key = {1, (void *)(uintptr_t)"m"};
     MDB_val data;
     int rc = mdb_get(txn, ZP__DBI, &key, &data);
 
@@ -227,7 +227,7 @@ write_meta(zp__store *store, MDB_txn *txn, const zp__limits *limits)
     meta.boot = zp__boot_hash();
     meta.pid_ns = zp__pid_ns();
     meta.owner = zp__pid_self();
-    MDB_val key = {1, "m"};
+    MDB_val key = {1, (void *)(uintptr_t)"m"};
     MDB_val data = {sizeof meta, &meta};
     rc = mdb_put(txn, ZP__DBI, &key, &data, 0);
     store->limits = meta.limits;

@@ -165,7 +165,7 @@ static int
 scan_newest(zp__store *store, MDB_txn *txn, zp__log *ret)
 {
     MDB_cursor *cursor;
-    MDB_val key = {1, "l"};
+    MDB_val key = {1, (void *)(uintptr_t)"l"};
     MDB_val data;
     bool found = false;
     int rc = mdb_cursor_open(txn, ZP__DBI, &cursor);

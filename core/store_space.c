@@ -210,7 +210,7 @@ check_file(zp__txn *txn, uint64_t wanted)
 int
 zp__space_ensure(zp__txn *txn, size_t bytes)
 {
-    uint64_t wanted;
+    uint64_t wanted = 0;
     long cost = PATH_PAGES + 1 + (long)(bytes / txn->store->page) + 1;
     int rc;
 

@@ -578,7 +578,7 @@ zp__txn_length(zp__txn *txn, const char *ns, uint64_t *ret)
 static int
 next_record(zp__txn *txn, uint64_t *ret)
 {
-    MDB_val key = {2, "mp"};
+    MDB_val key = {2, (void *)(uintptr_t)"mp"};
     MDB_val data;
     uint64_t id = 0;
     int rc = mdb_get(zp__txn_mdb(txn), ZP__DBI, &key, &data);
