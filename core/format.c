@@ -55,7 +55,6 @@ struct parser {
     int structure;  /* depth of the open S(, or 0 */
     size_t end_tpl; /* in a structure: where its last field ends, */
     size_t end_c;   /* and where C says that it does */
-    size_t widest;  /* the widest field, by tpl */
 };
 
 struct align_int64 {
@@ -174,25 +173,17 @@ lay_field(struct parser *p, const zp__op *op)
     /* Its first field is judged when the whole of a $() is known. */
     if (offset != align_up(p->end_c, align))
         note_misread(p, p->at);
-    if (align > p->widest)
-        p->widest = align;
     p->end_tpl = p->end_c = offset + width * op->count;
 }
 
+/* The way from one structure to the next is the same for both: its end, up to
+ * the widest alignment. */
 static void
 lay_inner_end(struct parser *p, const struct frame *inner)
 {
     if (align_up(inner->before, inner->align) != inner->start)
         note_misread(p, p->at);
     p->end_c = inner->start + align_up(p->end_c - inner->start, inner->align);
-}
-
-/* The way from one structure to the next, when there are several. */
-static void
-lay_end(struct parser *p, const struct frame *structure)
-{
-    if (align_up(p->end_tpl, p->widest) != align_up(p->end_c, structure->align))
-        note_misread(p, p->at);
 }
 
 /* ------------------------------------------------------------- items -- */
@@ -308,7 +299,6 @@ open_structure(struct parser *p)
     if (rc == 0) {
         p->structure = p->depth;
         p->end_tpl = p->end_c = 0;
-        p->widest = 1;
     }
     return rc;
 }
@@ -356,8 +346,6 @@ close_frame(struct parser *p)
     int rc = take_pounds(p, begin);
     if (rc < 0)
         return rc;
-    if (begin->many)
-        lay_end(p, &frame);
     return add_least(p, begin->count, frame.least);
 }
 
