@@ -45,29 +45,30 @@
 #ifndef COMMITS
 #define COMMITS 1 /* of each writer */
 #endif
+#ifndef WRITERS
+#define WRITERS 2
+#endif
 #ifndef KILLS
 #define KILLS 1
 #endif
-#define WRITERS 2
-#define NONE 2 /* an empty place in a store buffer */
+#define NONE 2   /* an empty place in a store buffer */
+#define QUEUE 2  /* the high-water mark of the subscriber's queue */
+#define TOPIC 3  /* through the queues go this topic ... */
+                 /* ... and 1 or 2: a sync topic and the next one */
 #define max(a, b) ((a) > (b) -> (a) : (b))
 
-/* what goes through the queues */
-#define TOPIC 0  /* subscribe to the topic; news of it */
-                 /* 1, 2: a sync topic, the next one after it */
-
 /* ---- shared memory ---- */
-byte committed;    /* the log in the writers' eyes: under their lock */
-byte visible;      /* ... in everybody's */
+byte committed; /* the log in the writers' eyes: under their lock */
+byte visible;   /* ... in everybody's */
 bit asleep, interest;
 byte asleep_buffer = NONE, interest_buffer = NONE;
 bit bell;
-byte due;          /* what must be seen in the end */
+byte due; /* what must be seen in the end */
 
 /* ---- the sockets ---- */
 chan subs = [4] of { byte };    /* subscriber -> libzmq at the server */
-chan reports = [6] of { byte }; /* taken in, not yet read from XPUB */
-chan news = [2] of { byte };    /* server -> subscriber */
+chan reports = [4] of { byte }; /* taken in, not yet read from XPUB */
+chan news = [QUEUE] of { byte }; /* server -> subscriber */
 bit edge;                       /* ZMQ_FD of the XPUB socket */
 bit takes_topic;                /* libzmq: the connection subscribed to it */
 byte takes_sync;                /* ... and to this sync topic, 0: none */
@@ -75,21 +76,21 @@ bit up, connected;
 
 /* ---- the subscriber ---- */
 byte seen;
-byte sync;      /* its sync topic; 0: not registered yet */
+byte sync;     /* its sync topic; 0: not registered yet */
 bit confirmed;
-bit dropped;    /* the answer to it was dropped: its timer will run out */
+bit dropped;   /* the answer to it was dropped: its timer will run out */
 
-bit die;        /* the server is to be killed */
+bit die;       /* the server is to be killed */
 
 /* Stores become visible at some time. */
 active proctype Memory()
 {
 end:
     do
-    :: visible < committed -> visible++
-    :: atomic { asleep_buffer != NONE ->
+    :: d_step { visible < committed -> visible++ }
+    :: d_step { asleep_buffer != NONE ->
                 asleep = asleep_buffer; asleep_buffer = NONE }
-    :: atomic { interest_buffer != NONE ->
+    :: d_step { interest_buffer != NONE ->
                 interest = interest_buffer; interest_buffer = NONE }
     od
 }
@@ -99,7 +100,6 @@ end:
 active [WRITERS] proctype Writer()
 {
     byte n, mine;
-    bit wanted;
 
     do
     :: n < COMMITS ->
@@ -120,9 +120,9 @@ active [WRITERS] proctype Writer()
                 :: d_step { bell = 1; due = max(due, mine) }
                 :: break /* killed before it rang */
                 fi
-            :: due = max(due, mine)
+            :: else -> due = max(due, mine)
             fi
-        :: due = max(due, mine)
+        :: else -> due = max(due, mine)
         fi
     :: else -> break
     od
@@ -149,66 +149,85 @@ inline server_fence()
 /* libzmq takes in what has arrived. */
 inline take_in()
 {
-    d_step {
-        edge = 0;
-        do
-        :: len(subs) > 0 ->
-            subs?message;
-            if
-            :: message == TOPIC -> takes_topic = 1
-            :: else -> takes_sync = message
-            fi;
-            reports!message
-        :: else -> break
-        od;
-        message = 0
-    }
+    edge = 0;
+    do
+    :: len(subs) > 0 ->
+        subs?message;
+        if
+        :: message == TOPIC -> takes_topic = 1
+        :: else -> takes_sync = message
+        fi;
+        reports!message
+    :: else -> break
+    od;
+    message = 0
 }
 
 /* Send: libzmq takes in subscriptions on the way, or does not. */
 inline send(what)
 {
-    if
-    :: take_in()
-    :: skip
-    fi;
-    d_step {
+    atomic {
         if
-        :: (what == TOPIC -> takes_topic : takes_sync == what) ->
+        :: len(subs) > 0 -> take_in()
+        :: skip
+        fi;
+        if
+        :: what == TOPIC && takes_topic && len(news) < QUEUE -> news!TOPIC
+        :: what != TOPIC && takes_sync == what && len(news) < QUEUE ->
+            news!what
+        :: else ->
             if
-            :: len(news) < 2 -> news!what
-            :: else ->
-                if
-                :: what != TOPIC && what == sync -> dropped = 1
-                :: else
-                fi
+            :: what == sync && takes_sync == what -> dropped = 1
+            :: else
             fi
-        :: else
         fi
     }
 }
 
-/* All reports into the set and the filter, then answers, and again if there
- * were answers: sending them may have taken in more. */
-inline read_dry()
+/* Put all reports that libzmq has handed out in the set and the filter. */
+inline take_reports()
 {
-    answer = 0;
     do
     :: len(reports) > 0 ->
         reports?report;
         if
         :: report == TOPIC -> watched = 1; interest_buffer = 1
-        :: else ->
-#ifdef ANSWER_EARLY
-            send(report);
-#else
-            answer = report;
-#endif
+        :: else -> answer = report
         fi
-    :: len(reports) == 0 && len(subs) > 0 -> take_in()
-    :: len(reports) == 0 && len(subs) == 0 ->
+    :: else -> break
+    od;
+    report = 0
+}
+
+/* Receive until there is nothing; then answer; again if there were answers:
+ * sending them may have taken in more. */
+inline read_dry()
+{
+    do
+    :: atomic {
+        len(subs) > 0 || len(reports) > 0 ->
+#ifdef ANSWER_EARLY
+        take_in();
+        do
+        :: len(reports) > 0 ->
+            reports?report;
+            if
+            :: report == TOPIC -> early = 1
+            :: else -> send(report)
+            fi
+        :: else -> break
+        od;
+        report = 0 }
         if
-        :: answer ->
+        :: early -> early = 0; watched = 1; interest_buffer = 1
+        :: else
+        fi
+#else
+        take_reports(); take_in(); take_reports() }
+#endif
+    :: len(subs) == 0 && len(reports) == 0 ->
+        if
+        :: answer != 0 ->
 #ifndef NO_SYNC_FENCE
             server_fence();
 #endif
@@ -219,8 +238,7 @@ inline read_dry()
 #endif
         :: else -> break
         fi
-    od;
-    report = 0
+    od
 }
 
 /* Read the log; publish the topic once if it is in. */
@@ -239,17 +257,13 @@ inline pass()
 active proctype Server()
 {
     byte published, report, answer, message;
-    bit found, watched;
+    bit found, watched, early;
 
 start:
     {
-        /* interest to zero first, then at the head */
-        interest = 0;
-        asleep_buffer = 0;
-        server_fence();
-        published = visible;
-        up = 1;
-end:
+        /* the filter to zero first, then start at the head */
+        d_step { interest = 0; asleep = 0 }
+        d_step { published = visible; up = 1 }
         do
         :: true ->
             asleep_buffer = 1;
@@ -265,7 +279,7 @@ end:
 #ifdef DRAIN_LATE
             bell = 0;
 #endif
-end_poll:
+end:
             if
             :: bell ->
                 asleep_buffer = 0;
@@ -276,6 +290,7 @@ end_poll:
                     :: else
                     fi
                 od;
+                found = 0;
 #ifndef DRAIN_LATE
                 bell = 0
 #endif
@@ -286,26 +301,23 @@ end_poll:
             fi
         od
     } unless {
-        die ->
-            atomic {
-                die = 0;
-                up = 0;
-                connected = 0;
-                /* its stores are done; what it knew is gone; what was under
-                 * way to the subscriber may be */
-                server_fence();
-                published = 0; report = 0; answer = 0; message = 0;
-                found = 0; watched = 0;
-                edge = 0; takes_topic = 0; takes_sync = 0;
-                do :: len(subs) > 0 -> subs?message :: else -> break od;
-                do :: len(reports) > 0 -> reports?message :: else -> break od;
-                if
-                :: do :: len(news) > 0 -> news?message :: else -> break od
-                :: skip
-                fi;
-                message = 0
-            }
+        atomic {
+            die ->
+            die = 0; up = 0; connected = 0;
+            /* its stores are done; what it knew is gone; what was under way
+             * to the subscriber may be */
+            server_fence();
+            published = 0; report = 0; answer = 0; found = 0; watched = 0;
+            early = 0; edge = 0; takes_topic = 0; takes_sync = 0;
+            do :: len(subs) > 0 -> subs?message :: else -> break od;
+            do :: len(reports) > 0 -> reports?message :: else -> break od;
+            if
+            :: do :: len(news) > 0 -> news?message :: else -> break od
+            :: skip
+            fi;
+            message = 0;
             goto start
+        }
     }
 }
 
@@ -315,18 +327,17 @@ active proctype Killer()
 
 end:
     do
-    :: kills < KILLS && up && !die -> atomic { kills++; die = 1 }
-    :: kills < KILLS -> break
-    :: kills >= KILLS -> break
+    :: kills < KILLS -> d_step { up && !die -> kills++; die = 1 }
+    :: break
     od
 }
 
 /* --------------------------------------------------------- subscriber -- */
 
-/* Through the connection, if there is one; else the reconnect does it. */
+/* Through the connection if there is one; else the reconnect does it. */
 inline subscribe(what)
 {
-    atomic {
+    d_step {
         if
         :: connected -> subs!what; edge = 1
         :: else
@@ -341,51 +352,55 @@ active proctype Subscriber()
 
     /* registration: changes after what is visible now count */
     seen = visible;
+    subscribe(TOPIC);
+    d_step { sync = 1;
+             if
+             :: connected -> subs!1; edge = 1
+             :: else
+             fi }
 end:
     do
-    :: !sync ->
-        subscribe(TOPIC);
-        atomic { sync = 1; subscribe(1) }
-    /* libzmq connects, and sends all subscriptions there are (the first ones
-     * are there when the application has made them: sync != 0) */
-    :: atomic { up && !connected && sync && !die ->
-                connected = 1;
+    :: atomic { up && !connected && !die ->
+                connected = 1; edge = 1;
 #ifdef SYNC_FIRST
-                subs!sync; edge = 1 }
-        ; subscribe(TOPIC)
+                subs!sync }
+        subscribe(TOPIC)
 #else
-                subs!TOPIC; edge = 1 }
-        ; subscribe(sync)
+                subs!TOPIC }
+        subscribe(sync)
 #endif
     :: len(news) > 0 ->
 #ifdef READ_FIRST
         seen = visible;
 #endif
-        heard = 0;
-        do
-        :: len(news) > 0 ->
-            news?message;
-            if
-            :: message == TOPIC -> heard = 1
-            :: message == sync -> confirmed = 1
-            :: else
-            fi
-        :: else -> break
-        od;
-        message = 0;
-#ifndef READ_FIRST
-#ifdef NO_READ_ON_SYNC
-        if
-        :: heard -> seen = visible
-        :: else
-        fi
-#else
-        seen = visible
+        d_step {
+            do
+            :: len(news) > 0 ->
+                news?message;
+                if
+                :: message == TOPIC -> heard = 1
+                :: message == sync -> confirmed = 1
+                :: else
+                fi
+            :: else -> break
+            od;
+            message = 0;
+#ifndef NO_READ_ON_SYNC
+            heard = 1
 #endif
+        }
+#ifndef READ_FIRST
+        d_step {
+            if
+            :: heard -> seen = visible
+            :: else
+            fi;
+            heard = 0
+        }
 #endif
 #ifndef NO_RETRY
-    :: !confirmed && dropped ->
-        atomic { dropped = 0; sync++ }
+    :: d_step { !confirmed && dropped && len(news) == 0 ->
+                dropped = 0; sync = 3 - sync }
         subscribe(sync)
 #endif
     od
