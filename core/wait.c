@@ -75,6 +75,7 @@ zp__ctx_done(const zp_ctx *ctx, int rc)
 
     if (rc >= 0 || !ctx || ctx->token != zp__token())
         return rc;
+    zp__fail_code(rc); /* a callback's own code has come without a text */
     own->error_code = rc;
     snprintf(own->error, sizeof own->error, "%s", zp__fail_text());
     return rc;
