@@ -399,6 +399,8 @@ report(int fd, int rc)
 {
     char line[ZP__ERROR_MAX + 32];
 
+    if (fd <= 0)
+        return;
     if (rc < 0)
         snprintf(line, sizeof line, "%d %s\n", rc, zp__fail_text());
     else

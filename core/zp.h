@@ -223,7 +223,7 @@ typedef struct zp_serve_options {
     size_t size;
     int ready_fd;          /* where to tell, in one line, that it serves; 0:
                               nowhere. A new state: its address. With run_dir
-                              (needed, closed then): "0 PID" or "CODE TEXT" */
+                              (which closes it then): "0 PID" or "CODE TEXT" */
     const char *run_dir;   /* serve this existing state (what zp_ctx_new()
                               runs); NULL: make a new one from `state` */
     const zp_ctx_options *state; /* name, path and limits of the new state */
