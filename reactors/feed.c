@@ -468,12 +468,17 @@ closed(zp_ctx *ctx)
     zp__tap_end(ZP__OF(at, zp__tap, node));
 }
 
-/* A callback is about to wait: its snapshots must not pin pages meanwhile. */
+/* A callback is about to wait: its snapshots must not pin pages meanwhile, and
+ * what its turn has not got round to yet is another turn's to do. */
 static void
 waiting(zp_ctx *ctx)
 {
-    if (ctx->feed)
-        zp__view_end(ctx->feed->view);
+    zp__feed *feed = ctx->feed;
+
+    if (!feed || !feed->turns)
+        return;
+    zp__view_end(feed->view);
+    zp__kick(feed->kick);
 }
 
 static void

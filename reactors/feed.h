@@ -100,6 +100,7 @@ struct zp__tap {
     bool active;     /* can still be called */
     bool busy;       /* its callback is on the stack */
     bool is_apart;
+    bool replays;    /* started in the past, and is not in line yet */
     bool listed;     /* in feed->taps */
     bool unattended; /* freed when it ends: nobody else does */
 };
@@ -134,7 +135,8 @@ struct zp__feed {
     zp__handle *again; /* after an error */
     zp__node taps;     /* all, in order of registration */
     zp__reader buffered, live;
-    zp__frame *spare; /* turns' memory, for as many as were nested */
+    unsigned turns;    /* on the stack */
+    zp__frame *spare;  /* turns' memory, for as many as were nested */
     uint64_t order;   /* the next registration's */
     uint64_t rows;    /* matched so far: marks taps */
     uint64_t active;  /* how many taps are */

@@ -136,6 +136,7 @@ zp__tap_in_line(zp__tap *tap)
     if (!tap->is_apart)
         return;
     tap->is_apart = false;
+    tap->replays = false;
     tap->reader->in_line++;
     zp__list_remove(&tap->apart);
 }
@@ -259,6 +260,7 @@ list(zp__tap *tap, uint64_t cursor)
     zp__list_append(&feed->taps, &tap->node);
     tap->listed = true;
     tap->active = true;
+    tap->replays = tap->flags & (ZP_SINCE | ZP_OLDEST);
     feed->active++;
     tap->reader->in_line++;
     zp__tap_apart(tap, cursor);

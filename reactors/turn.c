@@ -506,27 +506,37 @@ scan(turn *t, zp__reader *reader, uint64_t from, uint64_t to)
     return GO;
 }
 
-/* Those in line; when there are none, whoever is nearest to the head. */
+/* Nobody is in line: where should the line be? Those that came for what is new
+ * get it in the order of the revisions, so at the lowest of them; those that
+ * replay the past are laggards to them. NOBODY: no one is there. */
+static uint64_t
+place_line(const turn *t, const zp__reader *reader)
+{
+    uint64_t low = NOBODY, high = 0;
+
+    ZP__EACH(at, next, &reader->apart)
+    {
+        zp__tap *tap = ZP__OF(at, zp__tap, apart);
+
+        if (!can_call(t, tap))
+            continue;
+        if (!tap->replays && tap->cursor < low)
+            low = tap->cursor;
+        if (tap->replays && tap->cursor >= high)
+            high = tap->cursor + 1;
+    }
+    return low != NOBODY || high == 0 ? low : high - 1;
+}
+
 static int
 read_in_line(turn *t, zp__reader *reader)
 {
     if (!reader->in_line) {
-        uint64_t high = 0;
-        bool any = false;
+        uint64_t line = place_line(t, reader);
 
-        ZP__EACH(at, next, &reader->apart)
-        {
-            zp__tap *tap = ZP__OF(at, zp__tap, apart);
-
-            if (!can_call(t, tap))
-                continue;
-            any = true;
-            if (tap->cursor > high)
-                high = tap->cursor;
-        }
-        if (!any)
+        if (line == NOBODY)
             return GO;
-        reader->read = high;
+        reader->read = line;
     }
     if (reader->read > t->head)
         return GO;
@@ -662,6 +672,7 @@ begin(turn *t)
 
     if (rc < 0)
         return rc;
+    feed->turns++;
     t->limit = feed->order;
     zp__view_end(feed->view); /* an outer turn's: too old for this one */
     rc = zp__view_begin(feed->view);
@@ -679,6 +690,7 @@ end(turn *t, int rc)
 
     zp__view_end(feed->view);
     if (t->frame) {
+        feed->turns--;
         t->frame->next = feed->spare;
         feed->spare = t->frame;
     }
