@@ -1,0 +1,371 @@
+/*
+ * Out of memory: the k-th allocation of the library fails, for k = 1, 2, ...
+ * until a scenario gets through without meeting it. Each time there is -ENOMEM
+ * or success, nothing is half-changed, and nothing leaks (descriptors here;
+ * memory under check-asan and valgrind).
+ *
+ * The linker wraps the allocation functions of this program, libzp's objects
+ * included; libzmq, LMDB and libev keep theirs (libzmq would abort).
+ */
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <zp.h>
+
+#include "tests/support/zp_test.h"
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *data, size_t size);
+char *__real_strdup(const char *text);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *data, size_t size);
+char *__wrap_strdup(const char *text);
+
+/* 0: not armed, or fired; shared with children, where it may fire, too. */
+static _Atomic long *countdown;
+
+static bool
+fires(void)
+{
+    if (countdown == NULL || atomic_load(countdown) <= 0 ||
+        atomic_fetch_sub(countdown, 1) != 1)
+        return false;
+    errno = ENOMEM;
+    return true;
+}
+
+void *
+__wrap_malloc(size_t size)
+{
+    return fires() ? NULL : __real_malloc(size);
+}
+
+void *
+__wrap_calloc(size_t n, size_t size)
+{
+    return fires() ? NULL : __real_calloc(n, size);
+}
+
+void *
+__wrap_realloc(void *data, size_t size)
+{
+    return fires() ? NULL : __real_realloc(data, size);
+}
+
+char *
+__wrap_strdup(const char *text)
+{
+    return fires() ? NULL : __real_strdup(text);
+}
+
+/* ---- the driver ---- */
+
+static zp_ctx *ctx;
+static zp_state *live;
+
+static int
+open_ctx(void **state)
+{
+    (void)state;
+    int rc = zp_ctx_new(&ctx, NULL);
+    live = rc == 0 ? zp_ctx_state(ctx) : NULL;
+    return rc;
+}
+
+static int
+close_ctx(void **state)
+{
+    (void)state;
+    ctx = zp_ctx_free(ctx);
+    return 0;
+}
+
+/* SCENARIO returns the first error; it is run with one failure at each place,
+ * AFTER each run (unarmed) checks what must hold. */
+static void
+with_failures(int (*scenario)(void), void (*after)(int rc))
+{
+    assert_int_equal(scenario(), 0); /* everything is warm */
+    after(0);
+    int fds = zp_test_open_fds();
+    for (long k = 1; k < 5000; k++) {
+        atomic_store(countdown, k);
+        int rc = scenario();
+        bool fired = atomic_exchange(countdown, 0) <= 0;
+        if (rc != 0 && rc != -ENOMEM)
+            fail_msg("allocation %ld failed: %d %s (%s)", k, rc,
+                     zp_strerror(rc), zp_ctx_error(NULL));
+        after(rc);
+        assert_int_equal(zp_test_open_fds(), fds);
+        if (!fired) {
+            assert_int_equal(rc, 0);
+            print_message("# %ld allocations\n", k - 1);
+            return;
+        }
+    }
+    fail_msg("no end");
+}
+
+#define TRY(call)                                                              \
+    do {                                                                       \
+        if (rc >= 0)                                                           \
+            rc = (call);                                                       \
+    } while (0)
+
+static int
+plain(int rc)
+{
+    return rc > 0 ? 0 : rc;
+}
+
+static void
+no_more(int rc)
+{
+    (void)rc;
+}
+
+/* ---- scenarios ---- */
+
+static int
+start_and_stop(void)
+{
+    zp_ctx *mine, *second;
+    int rc = zp_ctx_new(&mine, NULL);
+
+    if (rc != 0)
+        return rc;
+    TRY(zp_set_int(zp_ctx_state(mine), "x", 1));
+    if (rc == 0) {
+        rc = zp_ctx_attach(&second, zp_ctx_address(mine), NULL);
+        if (rc == 0) {
+            TRY(zp_increase(zp_ctx_state(second), "x", NULL, 1));
+            TRY(zp_ping(second, NULL, "p", 1, 5));
+            zp_ctx_free(second);
+        }
+    }
+    zp_ctx_free(mine);
+    return rc;
+}
+
+static int
+values(void)
+{
+    const char *text = "a text that does not fit into a small buffer, for it "
+                       "is longer than what a buffer on the stack may hold, "
+                       "as one can see without counting";
+    char *out = NULL;
+    int32_t n = 5, m = 0;
+    zp_bin bin = {(void *)"bytes", 5}, bin_out = {NULL, 0};
+    zp_value *value = NULL;
+    zp_tpl *tpl = NULL;
+    int rc = zp_set_string(live, "s", text);
+
+    TRY(zp_set(live, "c", "isB", &n, &text, &bin));
+    TRY(zp_get(live, "c", "isB", &m, &out, &bin_out));
+    free(out);
+    free(bin_out.addr);
+    TRY(zp_append(live, "s", "s", &text));
+    TRY(zp_get_value(live, "c", &value));
+    TRY(zp_set_value(live, "v", value));
+    zp_value_free(value);
+    TRY(zp_tpl_new(&tpl, "A(is)", &n, &text));
+    TRY(zp_tpl_pack(tpl, 1));
+    TRY(zp_tpl_pack(tpl, 1));
+    value = NULL;
+    TRY(zp_tpl_value(tpl, &value));
+    TRY(zp_set_value(live, "t", value));
+    TRY(zp_append(live, "t", "is", &n, &text));
+    zp_value_free(value);
+    zp_tpl_free(tpl);
+    out = NULL;
+    TRY(zp_pop(live, "s", "s", &out));
+    free(out);
+    return plain(rc);
+}
+
+static int
+many_writes(zp_state *txn, void *user)
+{
+    char key[32];
+    int rc = 0;
+
+    for (int i = 0; i < 40 && rc == 0; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        rc = zp_increase(txn, "sum", NULL, 1);
+        TRY(zp_set_int(txn, key, *(int *)user));
+    }
+    return rc;
+}
+
+static int round_number;
+
+static int
+dictionary(void)
+{
+    zp_state *snapshot = NULL, *other = NULL;
+    zp_iter *iter = NULL;
+    const char *key;
+    const zp_value *value;
+    int rc;
+
+    round_number++;
+    rc = zp_set_int(live, "sum", 0);
+    TRY(zp_atomic(live, many_writes, &round_number));
+    TRY(zp_snapshot(live, &snapshot));
+    TRY(zp_state_clone(live, &other, "other"));
+    TRY(zp_replace(other, snapshot));
+    TRY(zp_equal(other, live) == 1 ? 0 : -ENOMEM);
+    TRY(zp_iter_new(other, &iter));
+    while (rc == 0 && (rc = zp_iter_next(iter, &key, &value)) == 1)
+        rc = 0;
+    zp_iter_free(iter);
+    char *popped;
+    zp_value *taken;
+    TRY(zp_popitem(other, &popped, &taken));
+    if (rc == 0) {
+        free(popped);
+        zp_value_free(taken);
+    }
+    TRY(zp_clear(other));
+    zp_state_free(other);
+    zp_state_free(snapshot);
+    return plain(rc);
+}
+
+/* The forty keys were written together or not at all. */
+static void
+whole(int rc)
+{
+    int64_t sum = 0, first = 0, last = 0;
+
+    (void)rc;
+    if (zp_get_int(live, "sum", &sum) != 0 || sum == 0)
+        return;
+    assert_int_equal(sum, 40);
+    assert_int_equal(zp_get_int(live, "k0", &first), 0);
+    assert_int_equal(zp_get_int(live, "k39", &last), 0);
+    assert_int_equal(first, last);
+}
+
+static int
+got(zp_watch *watch, const zp_event *event, void *user)
+{
+    (void)watch;
+    (void)event;
+    ++*(int *)user;
+    return 0;
+}
+
+static int
+watching(void)
+{
+    zp_watch_options once = {.size = sizeof once, .flags = ZP_OWN, .count = 1};
+    zp_watch *watch = NULL;
+    zp_ctx *mine = NULL;
+    int events = 0;
+    int rc = zp_ctx_attach(&mine, zp_ctx_address(ctx), NULL);
+
+    TRY(zp_call_when_change(zp_ctx_state(mine), &watch, ZP_KEYS("w"), &once,
+                            got, &events));
+    if (rc == 0) {
+        rc = zp_set_int(zp_ctx_state(mine), "w", ++round_number);
+        if (rc == 0) {
+            int run = zp_run(mine);
+            if (run == -ENOMEM) /* it may say so, but must not lose it */
+                run = zp_run(mine);
+            rc = run;
+            assert_int_equal(run, 0);
+            assert_int_equal(events, 1);
+        }
+        zp_watch_free(watch);
+    }
+    zp_ctx_free(mine);
+    return rc;
+}
+
+static int
+child(zp_ctx *mine, void *arg)
+{
+    int32_t n = 7;
+
+    (void)arg;
+    return zp_return(mine, "i", &n);
+}
+
+static int
+spawning(void)
+{
+    zp_proc *proc = NULL;
+    zp_ctx *mine = NULL;
+    int32_t n = 0;
+    zp_result result = {.size = sizeof result};
+    int rc = zp_ctx_attach(&mine, zp_ctx_address(ctx), NULL);
+
+    TRY(zp_spawn(mine, &proc, NULL, child, NULL));
+    if (rc == 0) {
+        rc = zp_wait(proc, &result, 20);
+        if (rc == ZP_EFAILED) /* it was the child that had no memory */
+            rc = result.code < 0 ? result.code : -ENOMEM;
+        TRY(zp_proc_get(proc, "i", &n));
+        if (rc == 0)
+            assert_int_equal(n, 7);
+    }
+    zp_ctx_free(mine);
+    return rc;
+}
+
+static void
+test_start_and_stop(void **state)
+{
+    (void)state;
+    with_failures(start_and_stop, no_more);
+}
+
+static void
+test_values(void **state)
+{
+    (void)state;
+    with_failures(values, no_more);
+}
+
+static void
+test_dictionary(void **state)
+{
+    (void)state;
+    with_failures(dictionary, whole);
+}
+
+static void
+test_watching(void **state)
+{
+    (void)state;
+    with_failures(watching, no_more);
+}
+
+static void
+test_spawning(void **state)
+{
+    (void)state;
+    with_failures(spawning, no_more);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        ZP_TEST(test_start_and_stop),
+        ZP_TEST_WITH(test_values, open_ctx, close_ctx),
+        ZP_TEST_WITH(test_dictionary, open_ctx, close_ctx),
+        ZP_TEST_WITH(test_watching, open_ctx, close_ctx),
+        ZP_TEST_WITH(test_spawning, open_ctx, close_ctx),
+    };
+    countdown = mmap(NULL, sizeof *countdown, PROT_READ | PROT_WRITE,
+                     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return zp_test_main("memory", tests, sizeof tests / sizeof *tests, 90);
+}
