@@ -96,8 +96,7 @@ fill(zp__shared *shared, const zp__place *place, const zp__pid *self)
         strcpy(shared->data, place->data);
     /* Ids of an earlier life of a durable state stand in its log. */
     atomic_store(&shared->writers, zp__random() >> 1);
-    atomic_thread_fence(memory_order_seq_cst);
-    shared->magic = ZP__BOARD_MAGIC;
+    __atomic_store_n(&shared->magic, ZP__BOARD_MAGIC, __ATOMIC_RELEASE);
     return 0;
 }
 
@@ -123,11 +122,12 @@ int
 zp__board_create(const zp__place *place)
 {
     char board[ZP__PATH_MAX], bell[ZP__PATH_MAX];
-    zp__pid self = zp__pid_self();
+    zp__pid self;
+    int known = zp__pid_of(getpid(), &self);
     zp__place_file(place, "board", board);
     zp__place_file(place, "bell", bell);
-    if (self.start == 0)
-        return zp__fail(-EIO, "cannot read /proc/self/stat");
+    if (known < 0)
+        return zp__fail_errno(-known, "cannot read /proc/self/stat");
     if (mkfifo(bell, 0600) < 0)
         return zp__fail_errno(errno, "cannot make %s", bell);
     int rc, fd = make_file(board, sizeof(zp__shared));

@@ -333,7 +333,10 @@ free_name(const char *target)
     while ((fate = zp__stale_remove(dir, name, true, &owner)) == ZP__ENDING &&
            now() < deadline)
         nanosleep(&(struct timespec){.tv_nsec = ENDING_STEP * 1000000}, NULL);
+    int error = errno;
     close(dir);
+    if (fate == ZP__UNKNOWN)
+        return zp__fail_errno(error, "%s cannot be looked at", target);
     if (fate == ZP__GONE)
         return 0;
     if (fate == ZP__FOREIGN)

@@ -58,9 +58,10 @@ zp__random(void)
 int
 zp__temp_name(char *buffer, size_t size)
 {
-    zp__pid self = zp__pid_self();
-    if (self.start == 0)
-        return zp__fail(-EIO, "cannot read /proc/self/stat");
+    zp__pid self;
+    int rc = zp__pid_of(getpid(), &self);
+    if (rc < 0)
+        return zp__fail_errno(-rc, "cannot read /proc/self/stat");
     int n = snprintf(buffer, size, ZP__TEMP_PREFIX "%d-%llx-%08x%08x",
                      (int)self.pid, (unsigned long long)self.start,
                      (unsigned)zp__pid_ns(), (unsigned)zp__random());
@@ -235,7 +236,7 @@ zp__stale_remove(int base, const char *name, bool wanted, zp__pid *ret_owner)
     if (dir < 0) {
         fate = errno == ENOENT                      ? ZP__GONE
                : errno == ENOTDIR || errno == ELOOP ? ZP__FOREIGN
-                                                    : ZP__LIVE;
+                                                    : ZP__UNKNOWN;
         goto done;
     }
     if (fstat(dir, &st) == 0 && st.st_uid == geteuid())

@@ -17,6 +17,7 @@ int zp__temp_name(char *buffer, size_t size);
 enum zp__fate {
     ZP__GONE,   /* nothing has that name (any more) */
     ZP__ENDING, /* the owner is dead, its server still cleans up */
+    ZP__UNKNOWN, /* it cannot be looked at: errno says why */
     ZP__LIVE,   /* in use, or not ours to judge */
     ZP__FOREIGN /* something that is not a run directory of ours */
 };
