@@ -633,36 +633,33 @@ test_free_ends_children(void **state)
 }
 
 static int
-sets_done(zp_ctx *ctx, void *arg)
+sets_when_posted(zp_ctx *ctx, void *arg)
 {
-    zp_sync_wait(arg, 20);
+    zp_sync_wait(&((wait_case *)arg)->sync, 20);
     return zp_set_int(zp_ctx_state(ctx), "done", 1);
 }
 
-/* With ZP_CTX_WAIT leaving waits for them first. */
+/* With ZP_CTX_WAIT leaving waits for them first, with callbacks: one of them
+ * lets the child go. */
 static void
 test_free_waits(void **state)
 {
-    wait_case c = {.ctx = new_ctx(&(zp_ctx_options){
-                       .size = sizeof(zp_ctx_options), .flags = ZP_CTX_WAIT})};
-    zp_ctx *other = NULL;
+    wait_case c = {.ctx = new_ctx(NULL)};
+    zp_ctx_options waiting = {.size = sizeof waiting, .flags = ZP_CTX_WAIT};
+    zp_ctx *owner = c.ctx;
     ev_timer timer;
-    pid_t pid;
 
     (void)state;
     zp_sync_open(&c.sync);
-    assert_int_equal(zp_ctx_attach(&other, zp_ctx_address(c.ctx), NULL), 0);
-    c.proc = spawn(other, sets_done, &c.sync);
-    pid = zp_proc_pid(c.proc);
-    assert_int_equal(zp_spawn(c.ctx, NULL, NULL, waits_for_post, &c), 0);
-    zp_sync_post(&c.sync);
-    assert_int_equal(zp_wait(c.proc, NULL, 20), 0);
-    assert_true(pid > 0);
-    zp_ctx_free(other);
-    start_timer(&c, &timer, on_post, 0.05); /* lets the other one end */
+    assert_int_equal(zp_ctx_attach(&c.ctx, zp_ctx_address(owner), &waiting), 0);
+    assert_int_equal(zp_spawn(c.ctx, NULL, NULL, returns_nothing, NULL), 0);
+    assert_int_equal(zp_spawn(c.ctx, NULL, NULL, sets_when_posted, &c), 0);
+    start_timer(&c, &timer, on_post, 0.05);
     zp_ctx_free(c.ctx);
     assert_int_equal(c.calls, 1);
+    assert_int_equal(zp_contains(zp_ctx_state(owner), "done"), 1);
     zp_sync_close(&c.sync);
+    zp_ctx_free(owner);
 }
 
 /* -------------------------------------------------------- environment -- */
