@@ -463,6 +463,19 @@ health(zp_ctx *ctx)
 }
 /* [/ping] */
 
+/* zp_serve(3): `manual serve` is a state server, for whoever attaches to
+ * "weather", until it is told to end. */
+/* [serve] */
+static int
+serve(void)
+{
+    zp_ctx_options state = {.size = sizeof(state), .name = "weather"};
+    zp_serve_options options = {.size = sizeof(options), .state = &state};
+
+    return zp_serve(&options);
+}
+/* [/serve] */
+
 static int
 earlier(zp_state *state)
 {
@@ -476,7 +489,7 @@ earlier(zp_state *state)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
     static const struct {
         const char *name;
@@ -485,9 +498,12 @@ main(void)
                  {"zp_dict", fruit},  {"zp_snapshot", earlier},
                  {"zp_atomic", bank}, {"zp_call_when_change", watching},
                  {"zp_watch", live}};
-    zp_ctx *ctx;
-    int rc = zp_ctx_new(&ctx, NULL);
+    zp_ctx *ctx = NULL;
+    int rc;
 
+    if (argc == 2 && strcmp(argv[1], "serve") == 0)
+        return serve() < 0;
+    rc = zp_ctx_new(&ctx, NULL);
     if (rc < 0) {
         complain("manual", rc, NULL);
         return 1;

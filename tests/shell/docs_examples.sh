@@ -95,5 +95,12 @@ zp_ping
 zp_ctx
 21
 status 0'
+# The server of zp_serve(3): until it is told to end.
+"$top_builddir/examples/manual" serve 2>"$work/err" &
+server=$!
+until_true 10 test -d "$ZP_RUNTIME_DIR/weather"
+kill $server
+wait $server
+same "manual serve ends with" "0" "$?"
 same "nothing is left" "" "$(ls -A "$ZP_RUNTIME_DIR")"
 tap_done
