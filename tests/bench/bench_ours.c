@@ -62,13 +62,14 @@ ours_start(struct side *side)
     return side_per_op(side, ours_set_one, 0.1) < 0 ? SIDE_FAIL : SIDE_OK;
 }
 
-/* The same, when the log has gone round: from now on it does not grow. */
+/* The same, when the log has gone round (but for --quick): from now on it does
+ * not grow. */
 static int
 full_start(struct side *side)
 {
     if (ours_start(side) != SIDE_OK)
         return SIDE_FAIL;
-    return side_repeat(side, ours_set_one, SIDE_RING);
+    return side_repeat(side, ours_set_one, SIDE_WARM(side));
 }
 
 void

@@ -163,7 +163,7 @@ floor_lmdb_start(struct side *side)
         return side_fail(side, "out of memory");
     if (open_env(side, db) != SIDE_OK || fill(side, db) != SIDE_OK)
         return SIDE_FAIL;
-    return side_repeat(side, commit_one, SIDE_RING);
+    return side_repeat(side, commit_one, SIDE_WARM(side));
 }
 
 void

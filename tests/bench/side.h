@@ -27,9 +27,12 @@
 /* The same for all sides, or they would not be comparable. */
 #define SIDE_KEYS 10000  /* where no other number is told */
 #define SIDE_RING 262144 /* log rows of a state: with fewer it still grows */
-#define SIDE_IDLERS 16   /* idle processes whose memory is measured */
-#define SIDE_WATCHERS 64 /* of one key */
-#define SIDE_HAMMERS 8   /* processes that increment one key */
+#define SIDE_WARM(side)                                                        \
+    ((side)->quick ? SIDE_RING / 8                                             \
+                   : SIDE_RING) /* sets before the first round */
+#define SIDE_IDLERS 16          /* idle processes whose memory is measured */
+#define SIDE_WATCHERS 64        /* of one key */
+#define SIDE_HAMMERS 8          /* processes that increment one key */
 #define SIDE_SETS(side)                                                        \
     ((side)->quick ? 150u : 400u) /* in a round of latency */
 
