@@ -43,7 +43,7 @@ join(void **ret_image, size_t *ret_size, const void *image, size_t size,
                         size, more.size, max);
     unsigned char *joined = malloc(size + more.size);
     if (!joined)
-        return zp__fail_code(-ENOMEM);
+        return zp__fail_errno(ENOMEM, "a value");
     uint32_t whole = (uint32_t)(size + more.size);
     memcpy(joined, image, size);
     memcpy(joined + 4, &whole, 4);

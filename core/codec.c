@@ -8,8 +8,8 @@
  *
  *     encode   look at the arguments, map, pack, dump into the right size
  *     decode   look at the arguments, compare format and numbers with the
- *              image, make the memory that the fields need, map, load; only
- *              now unpack, which cannot fail any more
+ *              image, walk through it and make the memory that its fields
+ *              need, map, load; only now unpack, which cannot fail any more
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -52,7 +52,7 @@ make_room(zp__encoded *ret, void **ret_room, size_t size)
     if (size > sizeof(ret->small)) {
         ret->heap = malloc(size);
         if (!ret->heap)
-            return zp__fail_code(-ENOMEM);
+            return zp__fail_errno(ENOMEM, "a value");
         ret->image = ret->heap;
     }
     *ret_room = ret->heap ? ret->heap : ret->small;
@@ -206,7 +206,7 @@ copy_out(void **ret, const void *data, size_t size)
 {
     char *copy = malloc(size + 1);
     if (!copy)
-        return zp__fail_code(-ENOMEM);
+        return zp__fail_errno(ENOMEM, "a value");
     memcpy(copy, data, size);
     copy[size] = 0;
     *ret = copy;
@@ -301,16 +301,16 @@ decode_composite(const void *image, size_t size, const char *format, va_list ap)
     if (rc == 0)
         rc = zp__shape_match(&shape, image, size);
     if (rc == 0)
-        rc = zp__map_open(&map, format, ap, MAP_LIMIT);
-    if (rc < 0)
-        return rc;
-    rc = zp__map_load(&map, image, size);
-    if (rc == 0)
         rc = make_spares(&spares, image, size);
     if (rc == 0)
-        rc = zp__map_unpack(&map, 0, &spares);
+        rc = zp__map_open(&map, format, ap, MAP_LIMIT);
+    if (rc == 0) {
+        rc = zp__map_load(&map, image, size);
+        if (rc == 0)
+            rc = zp__map_unpack(&map, 0, &spares);
+        zp__map_close(&map);
+    }
     zp__spares_free(&spares);
-    zp__map_close(&map);
     return rc;
 }
 
@@ -334,8 +334,7 @@ check_lone(const void *image, size_t size, char atom)
     size_t length;
     switch (atom) {
     case 's':
-        return zp__image_get_string(image, size, (const char **)&data,
-                                    &length);
+        return zp__image_get_string(image, size, (const char **)&data, &length);
     case 'B':
         return zp__image_get_bytes(image, size, &data, &length);
     case 'f':
@@ -346,8 +345,7 @@ check_lone(const void *image, size_t size, char atom)
 }
 
 int
-zp__decode_check(const void *image, size_t size, const char *format,
-                 va_list ap)
+zp__decode_check(const void *image, size_t size, const char *format, va_list ap)
 {
     zp__shape shape;
     if (!format)

@@ -110,7 +110,7 @@ make_parts(zp_tpl *tpl, const char *format)
     tpl->slot = malloc(slots * sizeof(*tpl->slot));
     tpl->bin = malloc(bins * sizeof(*tpl->bin));
     if (!tpl->format || !tpl->slot || !tpl->bin)
-        return zp__fail_code(-ENOMEM);
+        return zp__fail_errno(ENOMEM, "a zp_tpl");
     return 0;
 }
 
@@ -120,7 +120,7 @@ keep_counts(zp_tpl *tpl, const zp__shape *shape)
     size_t size = (size_t)shape->plan.pounds * sizeof(*tpl->counts);
     tpl->counts = malloc(size ? size : 1);
     if (!tpl->counts)
-        return zp__fail_code(-ENOMEM);
+        return zp__fail_errno(ENOMEM, "a zp_tpl");
     memcpy(tpl->counts, shape->counts, size);
     return 0;
 }
@@ -159,7 +159,7 @@ zp_tpl_new(zp_tpl **ret_tpl, const char *format, ...)
                         format);
     zp_tpl *tpl = calloc(1, sizeof(*tpl));
     if (!tpl)
-        return zp__fail_code(-ENOMEM);
+        return zp__fail_errno(ENOMEM, "a zp_tpl");
     va_start(ap, format);
     rc = make(tpl, format, ap);
     va_end(ap);
@@ -401,7 +401,7 @@ zp_tpl_load(zp_tpl *tpl, const zp_value *value)
         return rc;
     void *image = malloc(value->size);
     if (!image)
-        return zp__fail_code(-ENOMEM);
+        return zp__fail_errno(ENOMEM, "a zp_tpl");
     memcpy(image, value->image, value->size);
     renew(tpl);
     tpl->image = image;

@@ -59,15 +59,16 @@ block_of(void *data)
                                 offsetof(struct zp__block, data));
 }
 
-/* 0, -EMSGSIZE, -ENOMEM. */
+/* 0, -EMSGSIZE, -ENOMEM, with a text. */
 static int
 block_new(zp__map *map, void **ret, size_t size)
 {
     if (size > map->limit || map->used > map->limit - size)
-        return -EMSGSIZE;
+        return zp__fail(-EMSGSIZE, "a value of more than %zu bytes",
+                        ZP__IMAGE_MAX);
     struct zp__block *block = malloc(sizeof(*block) + size);
     if (!block)
-        return -ENOMEM;
+        return zp__fail_errno(ENOMEM, "a value");
     block->size = size;
     block->kept = false;
     block->next = NULL;
@@ -137,7 +138,7 @@ hook_malloc(size_t size)
         return spare_take(guard, size);
     int rc = block_new(guard->map, &data, size);
     if (rc < 0)
-        leave(guard, zp__fail_code(rc));
+        leave(guard, rc);
     return data;
 }
 
@@ -158,7 +159,7 @@ hook_realloc(void *data, size_t size)
         return before.realloc(data, size);
     int rc = block_new(guard->map, &moved, size);
     if (rc < 0)
-        leave(guard, zp__fail_code(rc));
+        leave(guard, rc);
     if (data) {
         size_t old = block_of(data)->size;
         memcpy(moved, data, old < size ? old : size);
@@ -337,7 +338,7 @@ zp__map_keep(zp__map *map)
 {
     unsigned char *kept = malloc(map->used ? map->used : 1);
     if (!kept)
-        return zp__fail_code(-ENOMEM);
+        return zp__fail_errno(ENOMEM, "a value");
     map->kept = kept;
     for (struct zp__block *b = map->first; b; b = b->next) {
         memcpy(kept, b->data, b->size);
@@ -413,7 +414,7 @@ zp__spares_item(zp__spares *spares, const zp__item *item)
     size_t size = (size_t)item->size + 1; /* a NUL behind both */
     zp__spare *spare = malloc(size < sizeof(*spare) ? sizeof(*spare) : size);
     if (!spare)
-        return zp__fail_code(-ENOMEM);
+        return zp__fail_errno(ENOMEM, "a value");
     spare->next = NULL;
     spare->size = size;
     *(spares->last ? &spares->last->next : &spares->first) = spare;

@@ -40,7 +40,7 @@ make_room(zp_value *value, size_t size)
         return 0;
     unsigned char *image = malloc(size);
     if (!image)
-        return zp__fail_code(-ENOMEM);
+        return zp__fail_errno(ENOMEM, "a value");
     drop_image(value);
     value->image = image;
     value->room = size;
@@ -52,7 +52,7 @@ zp__value_make(zp_value **ret, size_t size)
 {
     zp_value *value = malloc(sizeof(*value));
     if (!value)
-        return zp__fail_code(-ENOMEM);
+        return zp__fail_errno(ENOMEM, "a value");
     value->image = value->small;
     value->size = 0;
     value->room = sizeof(value->small);

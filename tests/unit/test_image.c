@@ -376,6 +376,10 @@ test_lengths_that_lie(void **state)
     u32(&b, 2);
     u32(&b, 7);
     refused(&b, "cut off");
+    begin(&b, "S(i)#s"); /* and the string is read behind the end */
+    u32(&b, 1000);
+    u32(&b, 7);
+    refused(&b, "cut off");
     begin(&b, "i##########");
     u32(&b, 1);
     refused(&b, "fixed lengths are cut off");
