@@ -37,6 +37,7 @@
 #include "core/zmq_call.h"
 
 #define READY_FD 3          /* in the server's program */
+#define TRIALS 3            /* of servers that die as soon as they serve */
 #define LOOK_AGAIN_MS 2     /* while another process starts one */
 #define FIRST_ANSWER 0.05   /* seconds before the first new connection */
 #define RECONNECT_IVL 2     /* ms */
@@ -255,10 +256,26 @@ out:
     return rc;
 }
 
+/* One was started, and said that it serves. If it has died by now we may try
+ * again, but not for ever: it may be a program that only says so. */
+static int
+trust(const zp__board *board, int *trials)
+{
+    const char *source, *path = program(&source);
+
+    if (zp__server_alive(board))
+        return 0;
+    if (--*trials > 0)
+        return -EAGAIN;
+    return zp__fail(ZP_ENOSERVER, "the state server %s (%s) does not serve",
+                    path, source);
+}
+
 /* Start one unless another process has, or is about to: 0, -EAGAIN (look
  * again in a moment), or an error. */
 static int
-start_alone(const zp__place *place, const zp__board *board, double deadline)
+start_alone(const zp__place *place, const zp__board *board, double deadline,
+            int *trials)
 {
     zp__owned *owned;
     int lock, rc;
@@ -273,6 +290,8 @@ start_alone(const zp__place *place, const zp__board *board, double deadline)
                         zp_strerror(lock));
     owned = zp__own_fd(lock);
     rc = zp__server_alive(board) ? 0 : start(place, deadline);
+    if (rc == 0)
+        rc = trust(board, trials);
     /* A child that was forked meanwhile has the descriptor, too: closing ours
      * alone would not give the lock back. */
     flock(lock, LOCK_UN);
@@ -294,7 +313,7 @@ zp__server_ensure(const zp__place *place, zp__board *board, double timeout)
 {
     double deadline = timeout < 0 ? -1 : zp__now() + timeout;
     zp__pid owner = board->shared->owner;
-    int rc;
+    int trials = TRIALS, rc;
 
     for (;;) {
         if (zp__board_closed(board))
@@ -304,7 +323,7 @@ zp__server_ensure(const zp__place *place, zp__board *board, double timeout)
         if (!zp__pid_alive(&owner))
             return zp__fail(ZP_ECLOSED, "the owner of %s, process %d, has "
                                         "ended", place->run, owner.pid);
-        rc = start_alone(place, board, deadline);
+        rc = start_alone(place, board, deadline, &trials);
         if (rc != -EAGAIN)
             return rc;
         if (deadline >= 0 && zp__now() >= deadline)
