@@ -412,47 +412,48 @@ zp__own_end(const char *prefix)
     return group;
 }
 
-/* The end of zp__own_fd() and its kin. */
-static zp__owned *
-enlist_one(zp__owned *group)
+/* Groups are made, and freed, under the lock: at a fork none is on its way in
+ * or out in another thread. */
+zp__owned *
+zp__own_fd(int fd)
 {
+    char text[TEXT];
+    zp__fd_text(fd, text, sizeof text);
     take_lock();
-    group = enlist(group);
+    zp__owned *group = calloc(1, sizeof *group);
+    if (group) {
+        hold_fd(group, fd, text);
+        group = enlist(group);
+    }
     drop_lock();
     return group;
 }
 
 zp__owned *
-zp__own_fd(int fd)
-{
-    char text[TEXT];
-    zp__owned *group = calloc(1, sizeof *group);
-    if (!group)
-        return NULL;
-    zp__fd_text(fd, text, sizeof text);
-    hold_fd(group, fd, text);
-    return enlist_one(group);
-}
-
-zp__owned *
 zp__own_map(void *address, size_t size)
 {
+    take_lock();
     zp__owned *group = calloc(1, sizeof *group);
-    if (!group)
-        return NULL;
-    hold_map(group, (uintptr_t)address, size);
-    return enlist_one(group);
+    if (group) {
+        hold_map(group, (uintptr_t)address, size);
+        group = enlist(group);
+    }
+    drop_lock();
+    return group;
 }
 
 zp__owned *
 zp__own_dir(const char *dir)
 {
+    take_lock();
     zp__owned *group = calloc(1, sizeof *group);
-    if (!group)
-        return NULL;
-    group->dir = strdup(dir);
-    group->failed = !group->dir;
-    return enlist_one(group);
+    if (group) {
+        group->dir = strdup(dir);
+        group->failed = !group->dir;
+        group = enlist(group);
+    }
+    drop_lock();
+    return group;
 }
 
 void
@@ -464,8 +465,8 @@ zp__own_forget(zp__owned *group)
     *group->link = group->next;
     if (group->next)
         group->next->link = group->link;
-    drop_lock();
     free_group(group);
+    drop_lock();
 }
 
 void

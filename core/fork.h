@@ -70,7 +70,8 @@ void zp__fork_settle(void);
 
 /* Objects that other modules keep process-wide (the table of open stores):
  * called last in zp__fork_child(), to forget them; their groups are gone by
- * then. At most 8; the same function counts once. */
+ * then, and the registry must not be called. At most 8; the same function
+ * counts once. */
 void zp__fork_on_child(void (*forget)(void));
 
 #endif
