@@ -76,8 +76,6 @@ block_new(zp__map *map, void **ret, size_t size)
     *(map->last ? &map->last->next : &map->first) = block;
     map->last = block;
     map->used += size;
-    /* tpl leaves fields unset that were never packed. */
-    memset(block->data, 0, size);
     *ret = block->data;
     return 0;
 }

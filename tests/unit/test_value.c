@@ -42,6 +42,7 @@ void __wrap_free(void *memory);
 
 static _Thread_local long to_failure; /* 0: none */
 static _Thread_local long live;       /* blocks not yet freed */
+static _Thread_local size_t asked;    /* bytes, in all */
 
 static bool
 fails(void)
@@ -55,6 +56,7 @@ fails(void)
 void *
 __wrap_malloc(size_t size)
 {
+    asked += size;
     return fails() ? NULL : __real_malloc(size);
 }
 
@@ -277,7 +279,9 @@ test_over_the_limit(void **state)
     assert_int_equal(encode(&e, "s", &text), -EMSGSIZE);
     assert_int_equal(encode(&e, "is", &i, &text), -EMSGSIZE);
     char *many[8] = {text, text, text, text, text, text, text, text};
+    asked = 0;
     assert_int_equal(encode(&e, "s#", many, 8), -EMSGSIZE);
+    assert_in_range(asked, 0, 5 * ZP__IMAGE_MAX); /* not a copy of each */
     free(text);
 }
 
@@ -526,7 +530,7 @@ encode_much(void *user)
     struct item items[2] = {{'a', 0.5, (char *)"one", {1, 2, 3}},
                             {'b', -1, (char *)"two", {4, 5, 6}}};
     char *long_text = user;
-    zp_bin bin = {(char *)"\0b", 2};
+    zp_bin bin = {(char *)"bytes", 5};
     zp__encoded e;
     int rc = encode(&e, "S(cfsj#)#Bs", items, 3, 2, &bin, &long_text);
     if (rc == 0)
@@ -554,6 +558,7 @@ decode_much(void *user)
     int rc = decode(user, "S(cfsj#)#Bs", out, 3, 2, &bin, &s);
     if (rc == 0) {
         assert_string_equal(out[1].s, "two");
+        assert_memory_equal(bin.addr, "bytes\0", 6); /* and a NUL */
         free_items(out, 2);
         free(bin.addr);
         free(s);
@@ -574,7 +579,7 @@ test_decoding_survives_out_of_memory(void **state)
     struct item items[2] = {{'a', 0.5, (char *)"one", {1, 2, 3}},
                             {'b', -1, (char *)"two", {4, 5, 6}}};
     char *s = (char *)"text";
-    zp_bin bin = {(char *)"\0b", 2};
+    zp_bin bin = {(char *)"bytes", 5};
     zp__encoded e;
     (void)state;
     assert_int_equal(encode(&e, "S(cfsj#)#Bs", items, 3, 2, &bin, &s), 0);
