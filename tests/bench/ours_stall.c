@@ -7,9 +7,9 @@
  *     second, half of them keys of process 0
  *
  *     5 s                 nobody is stopped: the base
- *     --stall seconds     process 0 is stopped (SIGSTOP)
- *     then                it goes on; all of the others must have had each
- *                         event of theirs, and it itself must hear again
+ *     --stall seconds     process 0 is stopped (SIGSTOP); then all of the
+ *                         others must have had each event of theirs
+ *     5 s                 it goes on, and must hear again: the base, too
  *
  * The sets are paced by the clock, ten at each millisecond; what is reported
  * of them is the time that zp_set_int() takes.
@@ -31,8 +31,10 @@ struct stall {
     uint32_t turn;
     pid_t server;
     double rss; /* the largest seen, KiB */
-    uint32_t n;
-    int64_t took[SAMPLES]; /* ns, the latest SAMPLES */
+    struct took {
+        uint32_t n;
+        int64_t ns[SAMPLES]; /* the latest */
+    } stalled, base, *now;
 };
 
 static void
@@ -97,7 +99,7 @@ set_next(struct side *side)
 
     if (r < 0)
         return ours_fail(side, "zp_set_int", r);
-    s->took[s->n++ % SAMPLES] = side_now() - before;
+    s->now->ns[s->now->n++ % SAMPLES] = side_now() - before;
     s->sent[process]++;
     return SIDE_OK;
 }
@@ -115,16 +117,15 @@ look_at_server(struct side *side)
     return SIDE_OK;
 }
 
-/* Set at the rate for SECONDS, and report what a set took. */
+/* Set at the rate for SECONDS, and add to TOOK what a set took. */
 static int
-write_for(struct side *side, double seconds, const char *p50, const char *p99)
+write_for(struct side *side, double seconds, struct took *took)
 {
     struct ours *o = side->data;
     struct stall *s = o->more;
     int64_t start = side_now();
-    uint32_t n;
 
-    s->n = 0;
+    s->now = took;
     for (int64_t ms = 0; ms < (int64_t)(seconds * 1e3); ms++) {
         int64_t wait = start + ms * 1000000 - side_now();
 
@@ -137,10 +138,17 @@ write_for(struct side *side, double seconds, const char *p50, const char *p99)
     if (side_now() - start > (int64_t)(seconds * 1.05e9))
         return side_fail(side, "%d sets per second are too much",
                          PER_MS * 1000);
-    n = s->n < SAMPLES ? s->n : SAMPLES;
-    side_report(side, p50, side_percentile(s->took, n, 0.50) / 1e3);
-    side_report(side, p99, side_percentile(s->took, n, 0.99) / 1e3);
     return SIDE_OK;
+}
+
+static void
+report_took(struct side *side, struct took *took, const char *p50,
+            const char *p99)
+{
+    uint32_t n = took->n < SAMPLES ? took->n : SAMPLES;
+
+    side_report(side, p50, side_percentile(took->ns, n, 0.50) / 1e3);
+    side_report(side, p99, side_percentile(took->ns, n, 0.99) / 1e3);
 }
 
 /* Set each process's first key until all have heard of it. */
@@ -202,12 +210,12 @@ heard_all(struct side *side, unsigned i)
     return SIDE_OK;
 }
 
-/* After the stop: everything, or what the log still had and an overrun. */
+/* Has the stopped one come back? It gets everything, or what the log still had
+ * and an overrun. */
 static int
-hears_again(struct side *side)
+hears_again(struct side *side, uint64_t before)
 {
     crew_shared *c = side->crew->shared;
-    uint64_t before = atomic_load(&c->member[0].count);
     int64_t end = side_now() + INT64_C(20000000000);
 
     while (atomic_load(&c->member[0].count) == before && side_now() < end)
@@ -231,29 +239,41 @@ forget_counts(struct side *side)
     }
 }
 
+static int
+others_heard_all(struct side *side)
+{
+    for (unsigned i = 1; i < PROCESSES; i++)
+        if (heard_all(side, i) != SIDE_OK)
+            return SIDE_FAIL;
+    return SIDE_OK;
+}
+
 int
 ours_stall_round(struct side *side)
 {
     struct ours *o = side->data;
     struct stall *s = o->more;
     pid_t victim = side->crew->pid[0];
+    double before_after = side->quick ? 1.5 : 5;
+    uint64_t heard;
 
     side_sleep(500000000); /* for what woke them all to arrive */
     forget_counts(side);
-    if (write_for(side, side->quick ? 2 : 5, "base", "base99") != SIDE_OK)
+    if (write_for(side, before_after, &s->base) != SIDE_OK ||
+        heard_all(side, 0) != SIDE_OK)
         return SIDE_FAIL;
-    for (unsigned i = 0; i < PROCESSES; i++)
-        if (heard_all(side, i) != SIDE_OK)
-            return SIDE_FAIL;
     kill(victim, SIGSTOP);
-    if (write_for(side, side->stall, "us", "p99") != SIDE_OK)
+    heard = atomic_load(&side->crew->shared->member[0].count);
+    if (write_for(side, side->stall, &s->stalled) != SIDE_OK ||
+        others_heard_all(side) != SIDE_OK)
         return SIDE_FAIL;
-    for (unsigned i = 1; i < PROCESSES; i++)
-        if (heard_all(side, i) != SIDE_OK)
-            return SIDE_FAIL;
     kill(victim, SIGCONT);
-    if (hears_again(side) != SIDE_OK || look_at_server(side) != SIDE_OK)
+    if (write_for(side, before_after, &s->base) != SIDE_OK ||
+        others_heard_all(side) != SIDE_OK ||
+        hears_again(side, heard) != SIDE_OK)
         return SIDE_FAIL;
+    report_took(side, &s->stalled, "us", "p99");
+    report_took(side, &s->base, "base", "base99");
     side_report(side, "kib", s->rss);
     return SIDE_OK;
 }
