@@ -275,15 +275,39 @@ on_answer(zp__feed *feed, const unsigned char *topic, uint32_t generation)
 
 /* ---------------------------------------------------------- connection -- */
 
+static int
+try_connect(zp__feed *feed)
+{
+    int rc;
+
+    do
+        rc = zmq_connect(feed->socket, feed->address);
+    while (rc < 0 && errno == EINTR);
+    return rc < 0 ? zp__zmq_error() : 0;
+}
+
+static void
+disconnect(zp__feed *feed)
+{
+    int rc;
+
+    do
+        rc = zmq_disconnect(feed->socket, feed->address);
+    while (rc < 0 && errno == EINTR);
+}
+
 /* The connection is to a server that is no more: make another one. What is
  * subscribed to goes with it; the question, too, but asking a new one finds out
- * if it went astray. */
+ * if it went astray. If there can be no connection now, it is tried again when
+ * patience ends. */
 static void
 reconnect(zp__feed *feed)
 {
-    feed->connected = generation_now(feed);
-    zmq_disconnect(feed->socket, feed->address);
-    zmq_connect(feed->socket, feed->address);
+    uint32_t generation = generation_now(feed);
+
+    disconnect(feed);
+    if (try_connect(feed) == 0)
+        feed->connected = generation;
     feed->patience = PATIENCE;
     ask(feed);
 }
@@ -375,8 +399,9 @@ connect_socket(zp__feed *feed)
     if (rc < 0)
         return rc;
     feed->connected = generation_now(feed);
-    if (zmq_connect(feed->socket, feed->address) < 0)
-        return zp__zmq_error();
+    rc = try_connect(feed);
+    if (rc < 0)
+        return rc;
     name_sync(feed->standing);
     return zp__zmq_topic(feed->socket, ZMQ_SUBSCRIBE, feed->standing,
                          sizeof feed->standing);

@@ -56,6 +56,7 @@ struct zp__frame {
     zp__frame *next;
     struct hit *hits;
     size_t n, room;
+    bool mixed; /* not in order of registration as they came */
     zp_event event;
 };
 
@@ -128,6 +129,8 @@ add_hit(zp__frame *frame, zp__tap *tap, const char *key, unsigned flags,
         frame->hits = grown;
         frame->room = room;
     }
+    if (frame->n && frame->hits[frame->n - 1].tap->order > tap->order)
+        frame->mixed = true;
     frame->hits[frame->n++] = (struct hit){tap, key, flags, i};
     tap->refs++;
     return 0;
@@ -139,6 +142,7 @@ drop_hits(zp__frame *frame)
 {
     while (frame->n)
         zp__tap_unref(frame->hits[--frame->n].tap);
+    frame->mixed = false;
 }
 
 /* ------------------------------------------------------------- calling -- */
@@ -292,7 +296,7 @@ static int
 match(turn *t, const zp__reader *reader, uint64_t from, uint64_t revision)
 {
     zp__log_change change;
-    char ns[ZP__NS_MAX + 1] = "";
+    const char *ns = ""; /* of the row, like all that it points to */
     zp__sub *sub = NULL;
     int rc = zp__view_row(t->feed->view, revision, &t->row);
 
@@ -302,14 +306,14 @@ match(turn *t, const zp__reader *reader, uint64_t from, uint64_t revision)
         if (rc < 0)
             break;
         if (strcmp(ns, change.ns) != 0) {
-            strcpy(ns, change.ns); /* was checked when it was written */
+            ns = change.ns;
             sub = zp__feed_find(t->feed, ZP__TOPIC_NS, zp__topic_ns(ns));
         }
         rc = match_key(t, reader, from, &change, i);
         if (rc == 0 && sub)
             rc = match_ns(t, reader, from, sub, &change, i);
     }
-    if (rc == 0 && t->frame->n > 1)
+    if (rc == 0 && t->frame->mixed)
         qsort(t->frame->hits, t->frame->n, sizeof *t->frame->hits,
               compare_hits);
     return rc;
@@ -710,10 +714,9 @@ zp__feed_turn(zp__feed *feed)
     turn t;
     int rc;
 
-    if (feed->ctx->dying || zp__board_closed(feed->ctx->board))
-        return;
-    zp__feed_drain(feed);
-    if (!feed->active)
+    zp__feed_drain(feed); /* in any case, or the loop would not rest */
+    if (!feed->active || feed->ctx->dying ||
+        zp__board_closed(feed->ctx->board))
         return;
     memset(&t, 0, sizeof t);
     t.feed = feed;
