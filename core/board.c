@@ -45,19 +45,12 @@
 #define SLICE (SECOND / 20)
 #define FOREVER 1e9 /* seconds */
 
-/* TSan's interceptors of gcc 12 and clang 14 do not know clocklock. */
 #if defined(__SANITIZE_THREAD__)
-#define LOCK_CLOCK CLOCK_REALTIME
+#define UNDER_TSAN 1
 #elif defined(__has_feature)
 #if __has_feature(thread_sanitizer)
-#define LOCK_CLOCK CLOCK_REALTIME
+#define UNDER_TSAN 1
 #endif
-#endif
-#ifdef LOCK_CLOCK
-#define LOCK_UNTIL(lock, time) pthread_mutex_timedlock(lock, time)
-#else
-#define LOCK_CLOCK CLOCK_MONOTONIC
-#define LOCK_UNTIL(lock, time) pthread_mutex_clocklock(lock, LOCK_CLOCK, time)
 #endif
 
 _Static_assert(sizeof(_Atomic uint64_t) == 8, "lives in shared memory");
@@ -199,6 +192,8 @@ zp__board_peek(int dir, zp__pid *ret_owner, char ret_data[ZP__PATH_MAX])
     if (fd < 0)
         return -errno;
     int rc = fstat(fd, &st) < 0 ? -errno : 0;
+    if (rc == 0 && !S_ISREG(st.st_mode))
+        rc = ZP_ECORRUPT;
     if (rc == 0)
         rc = read_head(fd, head.bytes, sizeof head.bytes);
     close(fd);
@@ -384,25 +379,47 @@ let_others(zp__shared *shared)
     }
 }
 
+/* Until END, CLOCK_MONOTONIC ns. */
+#ifdef UNDER_TSAN
+/* It knows no clocklock, and no timedlock that finds the owner dead. */
+static int
+lock_until(pthread_mutex_t *lock, uint64_t end)
+{
+    int rc;
+    while ((rc = pthread_mutex_trylock(lock)) == EBUSY) {
+        if (clock_ns(CLOCK_MONOTONIC) >= end)
+            return ETIMEDOUT;
+        nanosleep(&(struct timespec){.tv_nsec = NAP}, NULL);
+    }
+    return rc;
+}
+#else
+static int
+lock_until(pthread_mutex_t *lock, uint64_t end)
+{
+    struct timespec time = {.tv_sec = (time_t)(end / SECOND),
+                            .tv_nsec = (long)(end % SECOND)};
+    return pthread_mutex_clocklock(lock, CLOCK_MONOTONIC, &time);
+}
+#endif
+
 /* Wait for the lock: what pthread_mutex_lock() and its kin return. Who waits
  * long says so again, should the count have been disproved meanwhile. */
 static int
 wait_for_lock(zp__shared *shared, double timeout)
 {
     bool forever = !(timeout >= 0 && timeout < FOREVER);
-    uint64_t now = clock_ns(LOCK_CLOCK);
+    uint64_t now = clock_ns(CLOCK_MONOTONIC);
     uint64_t end = forever ? UINT64_MAX : now + (uint64_t)(timeout * 1e9);
     for (;;) {
-        uint64_t until = end - now > SLICE ? now + SLICE : end;
-        struct timespec time = {.tv_sec = (time_t)(until / SECOND),
-                                .tv_nsec = (long)(until % SECOND)};
-        int rc = LOCK_UNTIL(&shared->lock, &time);
+        int32_t none = 0;
+        int rc =
+            lock_until(&shared->lock, end - now > SLICE ? now + SLICE : end);
         if (rc != ETIMEDOUT)
             return rc;
-        now = clock_ns(LOCK_CLOCK);
+        now = clock_ns(CLOCK_MONOTONIC);
         if (now >= end)
             return rc;
-        int32_t none = 0;
         atomic_compare_exchange_strong(&shared->waiters, &none, 1);
     }
 }
