@@ -306,6 +306,7 @@ open_server(zp__server *server)
         rc = start_at_head(server);
     if (rc < 0)
         return rc;
+    zp__server_find_map(server);
     plan_duties(server);
     enter_board(server);
     return 0;
@@ -338,6 +339,8 @@ free_server(zp__server *server)
     free(server->request);
     if (server->owner_fd >= 0)
         close(server->owner_fd);
+    if (server->statm_fd >= 0)
+        close(server->statm_fd);
     if (server->view)
         zp__view_free(server->view);
     if (server->store)
@@ -389,6 +392,7 @@ new_server(bool self_owned)
     if (!server)
         return NULL;
     server->lock = server->owner_fd = server->signal_fd = -1;
+    server->statm_fd = -1;
     server->self_owned = self_owned;
     return server;
 }

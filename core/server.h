@@ -7,6 +7,7 @@
  *     server_publish.c  reads the log and the subscriptions, sends
  *     server_topics.c   what is subscribed to, and the interest filter
  *     server_tree.c     ends the processes of the state
+ *     server_memory.c   lets go of the store's mapped pages
  */
 #ifndef ZP_CORE_SERVER_H
 #define ZP_CORE_SERVER_H
@@ -45,6 +46,11 @@ typedef struct zp__server {
     bool watcher_gone; /* a watcher unsubscribed or ended: check readers */
 
     unsigned char *request; /* room for the largest */
+    void *map;              /* of the store's file; NULL: not found */
+    size_t map_size;
+    int64_t mapped_base;    /* file-backed memory when it started */
+    int statm_fd;
+    unsigned touched;       /* of the map, since it was looked at last */
     double next_duty;       /* times of what comes due (zp__now()) */
     double next_readers;
     double next_sync;
@@ -76,6 +82,15 @@ void zp__server_publish_all(zp__server *server);
 
 /* Answer requests: true when there may be more of them. */
 bool zp__server_read_ctl(zp__server *server);
+
+/* Find the mapping of the store's file. Then, after each thing that reads of
+ * it: let go of its pages if they have become many. */
+void zp__server_find_map(zp__server *server);
+void zp__server_trim(zp__server *server, unsigned weight);
+
+#define ZP__TRIM_ROW 1   /* weights: a row read, ... */
+#define ZP__TRIM_PASS 32 /* ... a pass, */
+#define ZP__TRIM_TICK 256 /* a second gone */
 
 /* End all processes of the state that are on record: TERM, after GRACE seconds
  * KILL, deepest first. Returns when they have ended (or cannot be). */

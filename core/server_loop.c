@@ -159,6 +159,7 @@ do_duties(zp__server *server)
         return ZP__END_VANISHED;
     if (owner_ended(server))
         return ZP__END_OWNER;
+    zp__server_trim(server, ZP__TRIM_TICK);
     if (now >= server->next_readers || server->watcher_gone) {
         server->next_readers = now + READERS_SECONDS;
         server->watcher_gone = false;

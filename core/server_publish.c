@@ -213,6 +213,7 @@ read_rows(zp__server *server, uint64_t head, uint64_t tail)
         if (rc < 0)
             return rc;
         found |= rc;
+        zp__server_trim(server, ZP__TRIM_ROW);
     }
     return found;
 }
@@ -250,5 +251,6 @@ zp__server_pass(zp__server *server)
     if (rc < 0)
         return rc == -ENOMEM ? rc : wake_all(server);
     sent = send_batch(server);
+    zp__server_trim(server, ZP__TRIM_PASS);
     return sent < 0 ? sent : rc;
 }

@@ -17,6 +17,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -350,6 +351,7 @@ main(int argc, char **argv)
     if (rc || arguments.done)
         return rc || !fflush(stdout) ? rc : EXIT_FAILED;
     umask(077);
+    (void)mallopt(M_ARENA_MAX, 1); /* libzmq's thread needs none of its own */
     if (arguments.serve.run_dir) {
         rc = detach(&arguments.serve);
         if (rc >= 0)
