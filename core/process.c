@@ -17,7 +17,8 @@
  * whatever fails before that ends it.
  *
  * Only our own children are reaped, each by its pidfd: no SIGCHLD, no
- * waitpid(-1). An application that reaps everything, or ignores SIGCHLD, takes
+ * waitpid(-1). Where there are none (valgrind has no pidfds) we look every
+ * 10 ms, and go by the number, which stays a child's until we reap it. An application that reaps everything, or ignores SIGCHLD, takes
  * the exit status away from us; the page still tells how the function ended.
  *
  * A zp_proc lives as long as its context; one that nobody asked for
@@ -49,6 +50,7 @@
 #define P_PIDFD 3
 #endif
 
+#define LOOK 0.01      /* how often we look, without pidfds */
 #define KILL_MAX 5.0   /* seconds that a killed process may take to end */
 #define FORGET_MAX 0.2 /* seconds that a record's deletion may wait */
 
@@ -56,9 +58,9 @@ struct zp_proc {
     zp_ctx *ctx;
     zp_proc *next;
     zp__pid id;
-    int fd; /* pidfd; -1 once it is reaped */
+    int fd; /* pidfd; -1 once it is reaped, or where there are none */
     zp__owned *fd_owned;
-    zp__handle *watch;
+    zp__handle *watch; /* of fd, or a timer */
     zp__page *page; /* NULL once it is reaped */
     zp__owned *page_owned;
     uint64_t record; /* 0: none */
@@ -198,6 +200,7 @@ free_proc(zp_proc *proc)
 static bool
 look(zp_proc *proc)
 {
+    bool by_fd = proc->fd >= 0;
     siginfo_t info;
     int rc;
 
@@ -205,8 +208,9 @@ look(zp_proc *proc)
         return true;
     memset(&info, 0, sizeof info);
     do
-        rc =
-            waitid((idtype_t)P_PIDFD, (id_t)proc->fd, &info, WEXITED | WNOHANG);
+        rc = waitid(by_fd ? (idtype_t)P_PIDFD : P_PID,
+                    (id_t)(by_fd ? proc->fd : proc->id.pid), &info,
+                    WEXITED | WNOHANG);
     while (rc < 0 && errno == EINTR);
     if (rc == 0 && info.si_pid == 0)
         return false;
@@ -233,16 +237,19 @@ unlink_proc(zp_proc *proc)
     *at = proc->next;
 }
 
-/* The pidfd is readable. */
+/* The pidfd is readable, or it is time to look. */
 static void
 on_end(void *user)
 {
     zp_proc *proc = user;
+    bool ended = look(proc);
 
-    if (look(proc) && proc->unasked) {
+    if (ended && proc->unasked) {
         unlink_proc(proc);
         forget_record(proc);
         free_proc(proc);
+    } else if (!ended && proc->fd < 0) {
+        zp__timer_set(proc->watch, LOOK);
     }
 }
 
@@ -309,10 +316,11 @@ adopt(zp_proc *proc, pid_t pid)
 
     proc->page_owned = zp__own_map(proc->page, sizeof *proc->page);
     proc->fd = (int)syscall(SYS_pidfd_open, pid, 0);
-    if (proc->fd < 0)
+    if (proc->fd >= 0)
+        proc->fd_owned = zp__own_fd(proc->fd);
+    else if (errno != ENOSYS)
         return zp__fail_errno(errno, "cannot watch process %d", (int)pid);
-    proc->fd_owned = zp__own_fd(proc->fd);
-    if (!proc->page_owned || !proc->fd_owned)
+    if (!proc->page_owned || (proc->fd >= 0 && !proc->fd_owned))
         return zp__fail(-ENOMEM, "no memory for a process");
     rc = zp__pid_of(pid, &proc->id);
     if (rc < 0)
@@ -320,7 +328,13 @@ adopt(zp_proc *proc, pid_t pid)
     rc = write_record(proc);
     if (rc < 0)
         return rc;
-    return zp__loop_fd(proc->ctx->loop, &proc->watch, proc->fd, on_end, proc);
+    if (proc->fd >= 0)
+        return zp__loop_fd(proc->ctx->loop, &proc->watch, proc->fd, on_end,
+                           proc);
+    rc = zp__loop_timer(proc->ctx->loop, &proc->watch, on_end, proc);
+    if (rc == 0)
+        zp__timer_set(proc->watch, LOOK);
+    return rc;
 }
 
 static void
@@ -672,8 +686,12 @@ zp_proc_get_value(zp_proc *proc, zp_value **ret_value)
 static void
 send_signal(const zp_proc *proc, int number)
 {
-    if (!proc->ended)
+    if (proc->ended)
+        return;
+    if (proc->fd >= 0)
         syscall(SYS_pidfd_send_signal, proc->fd, number, NULL, 0);
+    else
+        (void)zp__pid_kill(&proc->id, number);
 }
 
 /* What ends the wait early (zp_break(), a callback's error) ends the stopping:
@@ -715,6 +733,8 @@ ended_by(zp_proc *proc, double deadline)
         if (left <= 0)
             return false;
         poller.fd = proc->fd;
+        if (proc->fd < 0 && left > LOOK)
+            left = LOOK;
         poll(&poller, 1, left < 60 ? (int)(left * 1e3) + 1 : 60000);
     }
     return true;
