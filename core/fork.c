@@ -470,14 +470,6 @@ zp__own_forget(zp__owned *group)
 }
 
 void
-zp__own_trim(const zp__owned *group)
-{
-    for (size_t i = 0; i < group->n_maps; i++)
-        (void)madvise((void *)group->maps[i].start, group->maps[i].size,
-                      MADV_DONTNEED);
-}
-
-void
 zp__fork_on_child(void (*forget)(void))
 {
     take_lock();

@@ -54,10 +54,6 @@ zp__owned *zp__own_dir(const char *dir);
 /* They were closed by who opened them: forget the group. NULL is fine. */
 void zp__own_forget(zp__owned *group);
 
-/* Give back the pages of the group's mappings, which must be shared ones: what
- * is touched again is mapped again. */
-void zp__own_trim(const zp__owned *group);
-
 /* Hold the registry over a fork; then in the parent, or in the child first
  * thing: the child also closes every registered descriptor that is still what
  * it was, every unix socket bound or connected to a path below RUN_DIR (may be

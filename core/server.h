@@ -55,7 +55,6 @@ typedef struct zp__server {
     double next_readers;
     double next_sync;
     uint64_t synced; /* head at the last sync */
-    size_t looked;   /* bytes of the log mapped since the last trim, or so */
 } zp__server;
 
 /* Why the server ended. */

@@ -25,8 +25,6 @@
 #include "core/wire.h"
 #include "core/zmq_call.h"
 
-#define LOOKED_MAX (256 << 10)
-
 /* Send TOPIC to who subscribed to it. A subscriber whose queue is full loses
  * it; so be it: it has older wake-ups waiting. */
 static void
@@ -150,20 +148,6 @@ note(zp__server *server, uint32_t kind, uint64_t hash)
     return 1;
 }
 
-/* The log is in a map, and all that we look at of it would count as our memory:
- * 50 MiB and more after a while. So pages are given back; they are in memory
- * anyway, for the writers. (The kernel maps up to 16 pages around each that is
- * touched: hence a bound far below what shows.) */
-static void
-count_looked(zp__server *server, size_t bytes)
-{
-    server->looked += bytes;
-    if (server->looked < LOOKED_MAX)
-        return;
-    server->looked = 0;
-    zp__store_trim(server->store);
-}
-
 /* Note the topics of all changes of the row of REVISION: whether there was
  * one, or an error. */
 static int
@@ -171,17 +155,12 @@ read_row(zp__server *server, uint64_t revision)
 {
     zp__log_change change;
     int rc, found = 0;
-    uint32_t i, chunk;
+    uint32_t i;
     zp__row row;
 
     rc = zp__view_row(server->view, revision, &row);
-    if (rc >= 0)
-        count_looked(server, row.size);
     for (i = 0; rc >= 0 && i < row.n; i++) {
-        chunk = row.chunk;
         rc = zp__row_change(server->view, &row, i, &change);
-        if (rc >= 0 && row.chunk != chunk)
-            count_looked(server, row.size);
         if (rc >= 0 && server->topics.keys) {
             rc = note(server, ZP__TOPIC_KEY,
                       zp__topic_key(change.ns, change.key));

@@ -449,12 +449,6 @@ zp__store_limits(const zp__store *store)
     return &store->limits;
 }
 
-void
-zp__store_trim(zp__store *store)
-{
-    zp__own_trim(store->owned);
-}
-
 int
 zp__store_check_readers(zp__store *store)
 {

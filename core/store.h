@@ -55,10 +55,6 @@ int zp__store_check_readers(zp__store *store);
 /* Make everything committed durable now (the interval policy). */
 int zp__store_sync(zp__store *store);
 
-/* Take out of this process's memory what it has looked at of the store: for who
- * reads all of the log and keeps nothing. What is borrowed stays good. */
-void zp__store_trim(zp__store *store);
-
 typedef struct zp__usage {
     uint64_t used_bytes, max_bytes, log_bytes, readers, oldest_reader;
 } zp__usage;
