@@ -18,8 +18,9 @@
  *
  * Only our own children are reaped, each by its pidfd: no SIGCHLD, no
  * waitpid(-1). Where there are none (valgrind has no pidfds) we look every
- * 10 ms, and go by the number, which stays a child's until we reap it. An application that reaps everything, or ignores SIGCHLD, takes
- * the exit status away from us; the page still tells how the function ended.
+ * 10 ms, and go by the number, which stays a child's until we reap it. An
+ * application that reaps everything, or ignores SIGCHLD, takes the exit status
+ * away from us; the page still tells how the function ended.
  *
  * A zp_proc lives as long as its context; one that nobody asked for
  * (ret_proc NULL) goes when its process has ended. With it goes its record.
@@ -61,7 +62,7 @@ struct zp_proc {
     int fd; /* pidfd; -1 once it is reaped, or where there are none */
     zp__owned *fd_owned;
     zp__handle *watch; /* of fd, or a timer */
-    zp__page *page; /* NULL once it is reaped */
+    zp__page *page;    /* NULL once it is reaped */
     zp__owned *page_owned;
     uint64_t record; /* 0: none */
     bool ended;      /* reaped, and the fields below are written */
