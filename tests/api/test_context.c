@@ -567,15 +567,15 @@ test_ping_without_answer(void **state)
 static void
 test_attach_revives(void **state)
 {
-    zp_ctx *owner = new_ctx(NULL), *guest;
+    zp_ctx *owner = new_ctx(NULL), *visitor;
     zp_pong pong;
 
     (void)state;
     assert_int_equal(zp_ping(owner, &pong, NULL, 0, 5), 0);
     kill(pong.server_pid, SIGKILL);
-    guest = attach(zp_ctx_address(owner));
-    assert_int_equal(zp_ping(guest, &pong, NULL, 0, 5), 0);
-    zp_ctx_free(guest);
+    visitor = attach(zp_ctx_address(owner));
+    assert_int_equal(zp_ping(visitor, &pong, NULL, 0, 5), 0);
+    zp_ctx_free(visitor);
     kill(pong.server_pid, SIGKILL); /* the owner cleans up without one, too */
     zp_ctx_free(owner);
     assert_int_equal(zp_test_entries(zp_test_run_dir()), 0);
@@ -615,20 +615,20 @@ test_stats(void **state)
 static void
 test_several(void **state)
 {
-    zp_ctx *a = new_ctx(NULL), *b = new_ctx(NULL), *guest;
+    zp_ctx *a = new_ctx(NULL), *b = new_ctx(NULL), *visitor;
 
     (void)state;
-    guest = attach(zp_ctx_address(a));
+    visitor = attach(zp_ctx_address(a));
     assert_int_equal(zp_set_int(zp_ctx_state(a), "k", 1), 0);
     assert_int_equal(zp_set_int(zp_ctx_state(b), "k", 2), 0);
-    assert_int_equal(get_int(guest, "k"), 1);
+    assert_int_equal(get_int(visitor, "k"), 1);
     assert_int_equal(zp_delete(zp_ctx_state(a), "none"), ZP_ENOKEY);
     assert_non_null(strstr(zp_ctx_error(a), "none"));
     assert_string_equal(zp_ctx_error(b), "");
     zp_ctx_free(a);
     assert_int_equal(get_int(b, "k"), 2);
     zp_ctx_free(b);
-    zp_ctx_free(guest);
+    zp_ctx_free(visitor);
 }
 
 int

@@ -42,6 +42,7 @@ sleeps(zp_ctx *ctx, void *arg)
     (void)arg;
     for (;;)
         pause();
+    return 0;
 }
 
 static int

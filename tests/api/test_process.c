@@ -62,6 +62,7 @@ sleeps(zp_ctx *ctx, void *arg)
         zp_sync_post(arg);
     for (;;)
         pause();
+    return 0;
 }
 
 /* ------------------------------------------------------------- results -- */
@@ -724,10 +725,11 @@ test_namespace(void **state)
     zp_proc *proc;
 
     (void)state;
-    result_of(spawn(ctx, looks_at_ns, "mine"), 0);
+    result_of(spawn(ctx, looks_at_ns, (void *)"mine"), 0);
     assert_int_equal(zp_contains(zp_ctx_state(ctx), "k"), 1);
     assert_int_equal(zp_delete(zp_ctx_state(ctx), "k"), 0);
-    assert_int_equal(zp_spawn(ctx, &proc, &other, looks_at_ns, "other"), 0);
+    assert_int_equal(zp_spawn(ctx, &proc, &other, looks_at_ns, (void *)"other"),
+                     0);
     result_of(proc, 0);
     assert_int_equal(zp_contains(zp_ctx_state(ctx), "k"), 0);
     zp_ctx_free(ctx);
@@ -1023,8 +1025,8 @@ output_main(void *user)
     setvbuf(stdout, NULL, _IOFBF, 4096);
     printf("a");
     ctx = new_ctx(NULL);
-    result_of(spawn(ctx, prints, "b"), 0);
-    result_of(spawn(ctx, exits_with_output, "c"), 0);
+    result_of(spawn(ctx, prints, (void *)"b"), 0);
+    result_of(spawn(ctx, exits_with_output, (void *)"c"), 0);
     printf("d");
     fflush(stdout);
     spawn(ctx, sleeps, NULL);

@@ -63,13 +63,19 @@ server_of(zp_ctx *ctx)
     return pong.server_pid;
 }
 
-static uint64_t
-generation_of(zp_ctx *ctx)
+static zp_stats
+stats_of(zp_ctx *ctx)
 {
     zp_stats stats = {.size = sizeof stats};
 
     assert_int_equal(zp_ctx_stats(ctx, &stats), 0);
-    return stats.server_generation;
+    return stats;
+}
+
+static uint64_t
+generation_of(zp_ctx *ctx)
+{
+    return stats_of(ctx).server_generation;
 }
 
 static bool
@@ -240,7 +246,8 @@ test_bad_programs(void **state)
 
     (void)state;
     refused_with("/nonexistent/zp-server", "/nonexistent/zp-server");
-    refused_with("/etc/passwd", "Permission denied");
+    if (!zp_test_valgrind()) /* there it tells of status 127 instead */
+        refused_with("/etc/passwd", "Permission denied");
     write_script(script, "#!/bin/sh\nexit 7\n");
     refused_with(script, "status 7");
     write_script(script, "#!/bin/sh\nkill -9 $$\n");
@@ -309,7 +316,9 @@ test_herd(void **state)
     enum { MEMBERS = 10 };
     zp_ctx *ctx = new_ctx(NULL);
     herd h = {.address = zp_ctx_address(ctx)};
-    pid_t pids[MEMBERS], server = server_of(ctx);
+    /* not by a ping: TSan does not let a process with threads fork one that
+     * starts some */
+    pid_t pids[MEMBERS], server = (pid_t)stats_of(ctx).server_pid;
 
     (void)state;
     zp_sync_open(&h.ready);

@@ -83,6 +83,13 @@ zp_test_instrumented(void)
     return INSTRUMENTED || zp_test_slow() > 1;
 }
 
+bool
+zp_test_valgrind(void)
+{
+    const char *run = getenv("VALGRIND_RUN");
+    return run && run[0];
+}
+
 static void
 nap(void)
 {

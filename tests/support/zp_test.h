@@ -163,6 +163,9 @@ long zp_test_vm_rss(pid_t pid);
  * cannot be judged? */
 bool zp_test_instrumented(void);
 
+/* Is it under valgrind? It runs vfork() as fork(), and knows no pidfds. */
+bool zp_test_valgrind(void);
+
 /* How many entries DIR has (-1: there is none). */
 int zp_test_entries(const char *dir);
 
