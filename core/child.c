@@ -178,6 +178,15 @@ write_record(zp_ctx *ctx, const struct zp__child *child)
     return zp__fail_code(rc);
 }
 
+/* The function forked by itself, and this is not the process that was spawned:
+ * nothing is its to tell or to free. */
+_Noreturn static void
+finish_stray(int code)
+{
+    fflush(NULL);
+    _exit(code >= 0 ? 0 : 1);
+}
+
 /* The function has returned CODE: tell it, and end. */
 _Noreturn static void
 finish(zp_ctx *ctx, struct zp__child *child, int code)
@@ -185,6 +194,8 @@ finish(zp_ctx *ctx, struct zp__child *child, int code)
     zp__page *page = child->page;
     int rc;
 
+    if (zp__ctx_check(ctx) < 0)
+        finish_stray(code);
     page->code = code;
     if (code < 0)
         tell_failure(ctx, child, code);

@@ -21,9 +21,9 @@
 
 #include <errno.h>
 #include <math.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "core/wire.h"
@@ -131,8 +131,11 @@ start_server(zp_ctx *ctx)
 
     if (lock == -EWOULDBLOCK)
         return lock;
-    if (lock >= 0)
+    if (lock >= 0) {
+        /* a child forked in this moment has it, too: closing is not enough */
+        flock(lock, LOCK_UN);
         close(lock);
+    }
     return zp__server_ensure(&ctx->place, ctx->board,
                              ctx->start_timeout >= 0 &&
                                      ctx->start_timeout < START_MAX

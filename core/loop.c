@@ -361,7 +361,7 @@ zp__timer_set(zp__handle *handle, double seconds)
 
     give_back(handle);
     ev_timer_stop(ev, &handle->timer);
-    if (seconds < 0)
+    if (!(seconds >= 0))
         return;
     ev_now_update(ev); /* it is as old as the callback that we are in */
     ev_timer_set(&handle->timer, seconds < TIMEOUT_MAX ? seconds : TIMEOUT_MAX,
@@ -532,7 +532,7 @@ arm_deadline(struct ev_loop *ev, struct frame *frame, double seconds)
 static void
 enter_run(zp__loop *loop, struct frame *frame, const bool *done, double timeout)
 {
-    bool forever = timeout < 0 || timeout > TIMEOUT_MAX;
+    bool forever = !(timeout >= 0 && timeout <= TIMEOUT_MAX);
 
     frame->outer = loop->top;
     frame->done = done;
