@@ -663,6 +663,67 @@ test_free_waits(void **state)
     zp_ctx_free(owner);
 }
 
+/* The same from inside of a callback: another watch of the context still sees
+ * what lets the child go. */
+static int
+free_while_waited_for(zp_watch *watch, const zp_event *event, void *user)
+{
+    wait_case *c = user;
+
+    (void)watch;
+    (void)event;
+    zp_ctx_free(c->ctx);
+    zp_sync_post(&c->sync);
+    return 0;
+}
+
+static int
+post_when_done(zp_watch *watch, const zp_event *event, void *user)
+{
+    wait_case *c = user;
+
+    (void)watch;
+    (void)event;
+    c->calls++;
+    zp_sync_post(&c->sync);
+    return 0;
+}
+
+static int
+sets_and_waits(zp_ctx *ctx, void *arg)
+{
+    int rc = sets_when_posted(ctx, arg);
+
+    zp_sync_wait(&((wait_case *)arg)->sync, 20);
+    return rc;
+}
+
+static void
+test_free_waits_in_callback(void **state)
+{
+    wait_case c = {.ctx = new_ctx(NULL)};
+    zp_ctx_options waiting = {.size = sizeof waiting, .flags = ZP_CTX_WAIT};
+    zp_ctx *owner = c.ctx;
+    zp_state *guest;
+
+    (void)state;
+    zp_sync_open(&c.sync);
+    assert_int_equal(zp_ctx_attach(&c.ctx, zp_ctx_address(owner), &waiting), 0);
+    guest = zp_ctx_state(c.ctx);
+    assert_int_equal(zp_call_when_change(guest, NULL, ZP_KEYS("free"), NULL,
+                                         free_while_waited_for, &c),
+                     0);
+    assert_int_equal(zp_call_when_change(guest, NULL, ZP_KEYS("done"), NULL,
+                                         post_when_done, &c),
+                     0);
+    assert_int_equal(zp_spawn(c.ctx, NULL, NULL, sets_and_waits, &c), 0);
+    assert_int_equal(zp_set_int(zp_ctx_state(owner), "free", 1), 0);
+    assert_int_equal(zp_run(c.ctx), ZP_ECLOSED);
+    assert_int_equal(c.calls, 1);
+    zp_sync_close(&c.sync);
+    zp_ctx_free(owner);
+}
+
 /* -------------------------------------------------------- environment -- */
 
 static int
@@ -800,6 +861,77 @@ test_unasked(void **state)
     }
     assert_int_equal(zp_test_open_fds(), fds);
     assert_int_equal(zp_ctx_stats(ctx, &stats), 0);
+    zp_ctx_free(ctx);
+}
+
+/* With ever more descriptors, until there are enough for parent and child: a
+ * clear error from the one or the other each time, and nothing left. */
+static void
+test_few_descriptors(void **state)
+{
+    zp_ctx *ctx = new_ctx(NULL);
+    zp_result result = {.size = sizeof result};
+    struct rlimit before, few;
+    int rc = -1, more, used, highest;
+    zp_proc *proc;
+
+    (void)state;
+    used = zp_test_open_fds();
+    highest = dup(0);
+    close(highest);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    few = before;
+    for (more = 0; rc < 0 && more < 60; more++) {
+        few.rlim_cur = (rlim_t)(highest + more);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+        rc = zp_spawn(ctx, &proc, NULL, returns_nothing, NULL);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+        if (rc < 0) {
+            assert_true(zp_ctx_error(ctx)[0]);
+            continue;
+        }
+        rc = zp_wait(proc, &result, 20 * zp_test_slow());
+        if (rc < 0) {
+            assert_int_equal(rc, ZP_EFAILED);
+            assert_int_equal(result.status, 70);
+            assert_non_null(strstr(result.error, "could not start"));
+        }
+        assert_int_equal(zp_test_open_fds(), used);
+    }
+    assert_int_equal(rc, 0);
+    zp_ctx_free(ctx);
+}
+
+static int
+forks(zp_ctx *ctx, void *arg)
+{
+    pid_t pid;
+    int status;
+
+    (void)arg;
+    zp_return(ctx, "i", &(int){1});
+    pid = fork();
+    if (pid == 0)
+        return zp_return(ctx, "i", &(int){2}) == ZP_EFORK ? 3 : -3;
+    while (waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            return -errno;
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 5 : -5;
+}
+
+/* A function that forks, and returns in both processes: only the spawned one
+ * tells how it went. */
+static void
+test_function_forks(void **state)
+{
+    zp_ctx *ctx = new_ctx(NULL);
+    zp_proc *proc = spawn(ctx, forks, NULL);
+    int value = 0;
+
+    (void)state;
+    assert_int_equal(result_of(proc, 0).code, 5);
+    assert_int_equal(zp_proc_get(proc, "i", &value), 0);
+    assert_int_equal(value, 1);
     zp_ctx_free(ctx);
 }
 
@@ -1072,10 +1204,13 @@ main(void)
         ZP_TEST(test_stop),
         ZP_TEST(test_free_ends_children),
         ZP_TEST(test_free_waits),
+        ZP_TEST(test_free_waits_in_callback),
         ZP_TEST(test_signals_are_default),
         ZP_TEST(test_namespace),
         ZP_TEST(test_stolen_status),
         ZP_TEST(test_unasked),
+        ZP_TEST(test_few_descriptors),
+        ZP_TEST(test_function_forks),
         ZP_TEST(test_many),
         ZP_TEST(test_thread),
         ZP_TEST(test_nested),
