@@ -91,6 +91,15 @@ index_one(zp__journal *journal, size_t place)
     journal->index[slot] = (uint32_t)place + 1;
 }
 
+/* Take the last one out again: with linear probing nothing stands behind it. */
+static void
+unindex_one(zp__journal *journal, size_t place)
+{
+    const zp__touch *touch = &journal->touches[place];
+    journal->index[probe(journal, zp__touch_ns(journal, touch),
+                         zp__touch_key(journal, touch))] = 0;
+}
+
 /* Bring the index up to date, at most half full. */
 static bool
 index_all(zp__journal *journal)
@@ -166,6 +175,7 @@ zp__journal_add(zp__journal *journal, const char *ns, const char *key,
         return NULL;
     zp__touch *touch = &journal->touches[journal->n++];
     memset(touch, 0, sizeof *touch);
+    touch->stale = true; /* until something has been done to the key */
     touch->names = journal->used;
     touch->ns_size = ns_size;
     touch->old = journal->used + ns_size + key_size;
@@ -187,9 +197,10 @@ zp__journal_mark_now(const zp__journal *journal)
 void
 zp__journal_rollback(zp__journal *journal, zp__journal_mark mark)
 {
+    while (journal->indexed > mark.n)
+        unindex_one(journal, --journal->indexed);
     journal->n = mark.n;
     journal->used = mark.used;
-    journal->indexed = 0; /* it names what is gone: made again when needed */
     for (size_t i = 0; i < journal->n; i++)
         journal->touches[i].stale = true;
 }

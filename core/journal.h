@@ -20,7 +20,7 @@ typedef struct zp__touch {
     zp__cur next;    /* header of the row as it will be: links filled in */
     bool absent;     /* the key is absent now */
     bool same;       /* its image is that of before */
-    bool stale;      /* these two must be looked up again */
+    bool stale;      /* these two must be looked up (again) */
 } zp__touch;
 
 typedef struct zp__journal {

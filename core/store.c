@@ -26,6 +26,8 @@
 #include "core/store_lmdb.h"
 
 #define READERS 4096
+#define LEAST ((uint64_t)1 << 20)     /* bytes of a state */
+#define MAP_SPARE ((uint64_t)4 << 20) /* of map beyond max_bytes, about */
 
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
 static zp__store *table;
@@ -102,14 +104,45 @@ round_up_power(uint64_t value)
 }
 
 static int
+check_range(const char *what, uint64_t value, uint64_t low, uint64_t high)
+{
+    if (value >= low && value <= high)
+        return 0;
+    return zp__fail(-EINVAL, "%s is %llu: it may be %llu to %llu", what,
+                    (unsigned long long)value, (unsigned long long)low,
+                    (unsigned long long)high);
+}
+
+/* The map is the last line of max_bytes, when readers pin what is free: it is
+ * somewhat larger. */
+static void
+fit_map(zp__limits *limits)
+{
+    uint64_t wanted = limits->max_bytes + limits->max_bytes / 8 + MAP_SPARE;
+
+    if (limits->map_bytes > wanted)
+        limits->map_bytes = wanted;
+    limits->map_bytes &= ~(uint64_t)0xffff;
+    if (limits->map_bytes < wanted) {
+        uint64_t spare = limits->map_bytes / 8;
+        spare = spare < MAP_SPARE ? spare : MAP_SPARE;
+        limits->max_bytes = (limits->map_bytes - spare) / 9 * 8;
+    }
+}
+
+static int
 fill_limits(zp__limits *limits, const char *dir)
 {
     struct statvfs fs;
+    int rc;
 
     if (statvfs(dir, &fs) != 0)
         return zp__fail_errno(errno, "statvfs of %s", dir);
     if (limits->log_revisions == 0)
         limits->log_revisions = (uint64_t)1 << 18;
+    rc = check_range("log_revisions", limits->log_revisions, 64, 1 << 24);
+    if (rc != 0)
+        return rc;
     limits->log_revisions = round_up_power(limits->log_revisions);
     if (limits->log_bytes == 0)
         limits->log_bytes = (uint64_t)64 << 20;
@@ -120,19 +153,21 @@ fill_limits(zp__limits *limits, const char *dir)
     }
     if (limits->max_value == 0)
         limits->max_value = (uint64_t)1 << 20;
+    rc = check_range("max_value", limits->max_value, 1, 64 << 20);
+    if (rc != 0)
+        return rc;
     if (limits->map_bytes == 0)
         limits->map_bytes = (uint64_t)16 << 30;
-    /* The map is the last line of max_bytes, when readers pin what is free. */
-    uint64_t wanted = limits->max_bytes + limits->max_bytes / 8 + (4 << 20);
-    if (limits->map_bytes > wanted)
-        limits->map_bytes = wanted;
-    limits->map_bytes &= ~(uint64_t)0xffff;
-    if (limits->max_bytes < (uint64_t)1 << 20 ||
-        limits->map_bytes < (uint64_t)1 << 20)
+    if (limits->max_bytes < LEAST || limits->map_bytes < LEAST)
         return zp__fail(-ENOSPC,
                         "%s: a state needs 1 MiB at least, %llu bytes are "
                         "there for it",
-                        dir, (unsigned long long)limits->max_bytes);
+                        dir,
+                        (unsigned long long)(limits->max_bytes <
+                                                     limits->map_bytes
+                                                 ? limits->max_bytes
+                                                 : limits->map_bytes));
+    fit_map(limits);
     if (limits->sync_interval == 0)
         limits->sync_interval = 0.1;
     return 0;
@@ -291,10 +326,14 @@ zp__store_create(const zp__place *place, const zp__limits *limits)
         return zp__fail(-ENOMEM, "making a store");
     store->place = *place;
     filled.durable = place->durable;
-    do
+    for (;;) {
         rc = open_env(store, filled.map_bytes,
                       place->durable ? 0 : MDB_NOSYNC);
-    while (rc == -ENOMEM && (filled.map_bytes /= 2) >= (uint64_t)4 << 20);
+        if (rc != -ENOMEM || filled.map_bytes < 2 * MAP_SPARE)
+            break;
+        filled.map_bytes /= 2;
+        fit_map(&filled);
+    }
     if (rc == 0)
         rc = create_rows(store, &filled);
     if (rc == 0)

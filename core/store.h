@@ -67,7 +67,8 @@ int zp__key_check(const char *key);
 /* ---- reading ---- */
 
 typedef struct zp__item {
-    const void *image; /* borrowed */
+    const void *image; /* borrowed; NULL (in the past alone): it was too large
+                          to be kept */
     size_t size;
     uint64_t revision; /* of the change that made it; 0: before the log */
     uint64_t created;  /* revision that created the key, and the rank */

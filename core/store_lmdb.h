@@ -29,7 +29,11 @@ typedef struct zp__buffer { /* kept from one transaction to the next */
 struct zp__txn {
     zp__store *store;
     MDB_txn *txns[ZP__TXN_DEPTH]; /* nested: the last one is in use */
-    zp__journal_mark marks[ZP__TXN_DEPTH];
+    struct zp__level {
+        zp__journal_mark mark;
+        uint64_t writes; /* how these two were when it began */
+        size_t wasted;
+    } levels[ZP__TXN_DEPTH];
     int depth; /* of the one in use; -1: not begun */
     uint64_t revision;
     uint64_t writer;
@@ -42,6 +46,7 @@ struct zp__txn {
     zp__log last;      /* head of the newest log row */
     uint64_t end;      /* of the file's used part at the beginning, in pages */
     size_t live;       /* pages of rows, likewise */
+    size_t wasted;     /* pages given up inside: LMDB takes others */
     long budget;       /* pages that are sure to be there still */
     zp__journal journal;
     zp__buffer row; /* a log row being made */
@@ -59,8 +64,11 @@ struct zp__store {
     zp__owned *owned;
     size_t page; /* bytes */
     mdb_filehandle_t fd;
-    _Atomic uint64_t free_pages; /* counted when it mattered ... */
-    _Atomic uint64_t free_counted; /* ... at this revision */
+    struct zp__free { /* pages; counted when it matters, by the writer */
+        uint64_t all;
+        uint64_t usable;   /* those that no reader pins */
+        uint64_t revision; /* when; 0: never */
+    } free;
     unsigned users;
     zp__store *next;
 };
@@ -125,6 +133,12 @@ int zp__space_begin(zp__txn *txn);
 /* Make sure that one write more of BYTES fits, before it is done: limits, and
  * really allocated space in the file. -ENOSPC. */
 int zp__space_ensure(zp__txn *txn, size_t bytes);
+
+/* A large image of SIZE bytes, put in this very transaction, is dropped. */
+void zp__space_waste(zp__txn *txn, size_t size);
+
+/* How many bytes the log should give up, since the state is nearly full. */
+int zp__space_excess(zp__txn *txn, const zp__log *log, uint64_t *ret);
 
 /* RC with a text that tells of a full file system, if that is why. */
 int zp__space_explain(zp__store *store, int rc, const char *what);

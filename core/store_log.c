@@ -9,7 +9,10 @@
  *
  * No commit pays for much of another's work: at most DROP rows are dropped by
  * the byte cap, and the further chunks of a large row (x rows) are left as
- * garbage, of which each later commit clears SWEEP chunks.
+ * garbage, of which each later commit clears SWEEP chunks more than it adds.
+ *
+ * When the state is nearly full the log gives way to the values, whatever its
+ * caps: what is superseded must not keep anybody from setting.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -314,16 +317,30 @@ forget_tail(zp__txn *txn, zp__log *log)
     return zp__row_delete(txn, key, zp__rowkey_log(key, revision, n));
 }
 
+/* Are there x rows of rows that are forgotten? */
+static bool
+has_garbage(const zp__log *log)
+{
+    return log->garbage != 0 && log->garbage < log->tail;
+}
+
+/* EXCESS: bytes to give up since the state is nearly full. Not before those are
+ * cleared that were given up already. */
 static int
-forget(zp__txn *txn, zp__log *log)
+forget(zp__txn *txn, zp__log *log, uint64_t excess)
 {
     const zp__limits *limits = &txn->store->limits;
+    uint64_t cap = limits->log_bytes;
     int dropped = 0;
     int rc = 0;
 
     while (rc == 0 && log->tail + limits->log_revisions <= log->revision)
         rc = forget_tail(txn, log);
-    while (rc == 0 && log->bytes + log->own > limits->log_bytes &&
+    if (excess > 0 && !has_garbage(log)) {
+        uint64_t less = log->bytes > excess ? log->bytes - excess : 0;
+        cap = less < cap ? less : cap;
+    }
+    while (rc == 0 && log->bytes + log->own > cap &&
            log->tail < log->revision && dropped++ < DROP)
         rc = forget_tail(txn, log);
     return rc;
@@ -361,13 +378,15 @@ sweep_one(zp__txn *txn, zp__log *log, bool *ret_more)
     return rc == 0 ? zp__row_delete(txn, name, 13) : rc;
 }
 
+/* Clear more than this commit will leave itself one day, or it piles up. */
 static int
-sweep(zp__txn *txn, zp__log *log)
+sweep(zp__txn *txn, zp__log *log, uint64_t excess)
 {
-    bool more = log->garbage != 0 && log->garbage < log->tail;
+    uint32_t n = log->chunks - 1 + (excess > 0 ? 8 * SWEEP : SWEEP);
+    bool more = has_garbage(log);
     int rc = 0;
 
-    for (int i = 0; i < SWEEP && more && rc == 0; i++)
+    for (uint32_t i = 0; i < n && more && rc == 0; i++)
         rc = sweep_one(txn, log, &more);
     return rc;
 }
@@ -398,6 +417,7 @@ zp__log_append(zp__txn *txn, uint32_t *ret_n)
     unsigned char key[ZP__ROWKEY_MAX];
     zp__log log;
     size_t size;
+    uint64_t excess = 0;
     int rc = settle(txn);
 
     *ret_n = (uint32_t)txn->journal.n;
@@ -410,9 +430,11 @@ zp__log_append(zp__txn *txn, uint32_t *ret_n)
     log.own += sizeof log + size;
     rc = put_chunks(txn, &log, sizeof log + size);
     if (rc == 0)
-        rc = forget(txn, &log);
+        rc = zp__space_excess(txn, &log, &excess);
     if (rc == 0)
-        rc = sweep(txn, &log);
+        rc = forget(txn, &log, excess);
+    if (rc == 0)
+        rc = sweep(txn, &log, excess);
     if (rc != 0)
         return rc;
     if (log.chunks > 1 && log.garbage == 0)

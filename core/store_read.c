@@ -475,15 +475,12 @@ item_before(zp__view *view, const char *ns, const char *key, uint64_t revision,
     }
     if (row.head.flags & ZP_CREATED)
         return ZP_ENOKEY;
-    if (row.head.flags & ZP__ROW_LOST)
-        return zp__fail(ZP_EGONE, "the old value of '%s' had %u bytes: over "
-                        "%zu are not kept", key, row.head.size, ZP__KEPT);
     ret->size = row.head.size;
     ret->revision = row.head.prev;
     ret->created = row.head.created;
     ret->created_rank = row.head.created_rank;
     ret->image = row.image;
-    if (row.image != NULL)
+    if (row.image != NULL || (row.head.flags & ZP__ROW_LOST))
         return 0;
     return zp__outside_get(view->store, view->txn, &row.head.outside,
                            row.head.size, &ret->image);

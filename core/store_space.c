@@ -3,8 +3,9 @@
  *
  * Two things can run out. The *limit*, max_bytes: a set is refused when the
  * used part of the file would pass nine tenths of it, a delete (and the record
- * of a process) at the whole. Free pages inside the file count as free; they
- * are counted only when the file's end is near the limit.
+ * of a process) at the whole. Free pages inside the file count as free, unless
+ * a reader pins them; they are counted only when the file's end is near the
+ * limit. From eight tenths on the log is shortened.
  *
  * The *file system*: LMDB writes its pages at commit, and on a full tmpfs gets
  * a short write, which it tells as EIO, after the application's function has
@@ -17,7 +18,8 @@
  * How many pages a transaction can need at most: what its rows have grown by,
  * plus a copy of each page that it touched (five per write: a path in the
  * tree of rows and in that of free pages), but never more than there are, plus
- * the log row that the commit will add.
+ * the large images that it put and dropped again (LMDB does not use their
+ * pages before the end), plus the log row that the commit will add.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,54 +35,84 @@
 #define REFILL 128     /* pages of budget at a time */
 #define RECOUNT 16     /* revisions after which free pages are counted again */
 
-/* Pages on LMDB's free list; each record begins with their number. */
+/* ---- free pages ---- */
+
+typedef struct oldest {
+    unsigned long long txn;
+    uint64_t pid;
+    uint64_t readers;
+} oldest;
+
+/* One line of mdb_reader_list(): pid, thread, transaction ("-": none). */
 static int
-count_free(zp__store *store, uint64_t *ret)
+see_reader(const char *line, void *user)
 {
+    oldest *found = user;
+    unsigned long long txn;
+    unsigned long pid;
+    char thread[32];
+
+    if (sscanf(line, " %lu %31s %llu", &pid, thread, &txn) == 3) {
+        found->readers++;
+        if (found->pid == 0 || txn < found->txn) {
+            found->txn = txn;
+            found->pid = pid;
+        }
+    } else if (sscanf(line, " %lu %31s -", &pid, thread) == 2) {
+        found->readers++;
+    }
+    return 0;
+}
+
+/* Pages on LMDB's free list: records by the transaction that gave them up, each
+ * beginning with their number. A reader pins what was given up after its own
+ * transaction. (The newest one's wait for one commit more: they count.) */
+static int
+count_free(zp__store *store, uint64_t *ret_all, uint64_t *ret_usable)
+{
+    oldest found = {0, 0, 0};
     MDB_txn *txn;
     MDB_cursor *cursor;
     MDB_val key, data;
-    uint64_t pages = 0;
     int rc = zp__mdb_read(store, &txn);
 
     if (rc != 0)
         return rc;
+    *ret_all = *ret_usable = 0;
+    mdb_reader_list(store->env, see_reader, &found);
     rc = mdb_cursor_open(txn, 0, &cursor);
     if (rc == 0) {
         while ((rc = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) == 0) {
-            size_t n = 0;
-            if (data.mv_size >= sizeof n)
+            size_t n = 0, id = 0;
+            if (data.mv_size >= sizeof n && key.mv_size == sizeof id) {
                 memcpy(&n, data.mv_data, sizeof n);
-            pages += n;
+                memcpy(&id, key.mv_data, sizeof id);
+            }
+            *ret_all += n;
+            *ret_usable += found.pid == 0 || id <= found.txn ? n : 0;
         }
         mdb_cursor_close(cursor);
     }
     mdb_txn_abort(txn);
-    if (rc != MDB_NOTFOUND)
-        return zp__mdb_fail(store, rc, "counting free pages");
-    *ret = pages;
-    return 0;
+    return rc == MDB_NOTFOUND ? 0
+                              : zp__mdb_fail(store, rc, "counting free pages");
 }
 
+/* Count again what was counted more than AGE revisions ago. */
 static int
-free_pages(zp__txn *txn, uint64_t *ret)
+free_pages(zp__txn *txn, uint64_t age)
 {
-    zp__store *store = txn->store;
-    uint64_t counted = store->free_counted;
+    struct zp__free *pages = &txn->store->free;
 
-    if (counted == 0 || txn->revision - counted >= RECOUNT) {
-        uint64_t pages;
-        int rc = count_free(store, &pages);
-        if (rc != 0)
-            return rc;
-        store->free_pages = pages;
-        store->free_counted = txn->revision;
-        if (counted == 0)
-            zp__store_check_readers(store);
-    }
-    *ret = store->free_pages;
-    return 0;
+    if (pages->revision != 0 && txn->revision - pages->revision <= age)
+        return 0;
+    int rc = count_free(txn->store, &pages->all, &pages->usable);
+    if (rc == 0)
+        pages->revision = txn->revision;
+    return rc;
 }
+
+/* ---- room for a transaction ---- */
 
 int
 zp__space_begin(zp__txn *txn)
@@ -96,6 +128,7 @@ zp__space_begin(zp__txn *txn)
     txn->end = info.me_last_pgno + 1;
     txn->live =
         stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages;
+    txn->wasted = 0;
     txn->budget = 0;
     return 0;
 }
@@ -117,9 +150,17 @@ pages_wanted(zp__txn *txn, uint64_t *ret)
     uint64_t log = (txn->journal.used + txn->journal.n * sizeof(zp__chg)) /
                        txn->store->page +
                    txn->journal.n / ZP__CHUNK;
-    *ret = (live > txn->live ? live - txn->live : 0) + copied + log +
-           SLACK_PAGES;
+    *ret = (live > txn->live ? live - txn->live : 0) + txn->wasted + copied +
+           log + SLACK_PAGES;
     return 0;
+}
+
+/* Pages that are used when WANTED more are, as far as counted. */
+static uint64_t
+pages_used(const zp__txn *txn, uint64_t wanted)
+{
+    uint64_t usable = txn->store->free.usable;
+    return txn->end + wanted - (usable < txn->end ? usable : 0);
 }
 
 static int
@@ -127,26 +168,55 @@ check_limit(zp__txn *txn, uint64_t wanted)
 {
     zp__store *store = txn->store;
     uint64_t max = store->limits.max_bytes;
-    uint64_t limit = txn->deletes ? max : max / 10 * 9;
-    uint64_t used = (txn->end + wanted) * store->page;
-    uint64_t free;
+    uint64_t limit = (txn->deletes ? max : max / 10 * 9) / store->page;
     int rc;
 
-    if (used <= limit)
+    if (txn->end + wanted <= limit)
         return 0;
-    rc = free_pages(txn, &free);
-    if (rc != 0)
+    rc = free_pages(txn, wanted > REFILL ? 0 : RECOUNT);
+    if (rc != 0 || pages_used(txn, wanted) <= limit)
         return rc;
-    used -= free < txn->end ? free * store->page : 0;
-    if (used <= limit)
-        return 0;
-    store->free_counted = 0; /* ask again next time: something may be freed */
+    zp__store_check_readers(store);
+    store->free.revision = 0;
+    rc = free_pages(txn, 0);
+    if (rc != 0 || pages_used(txn, wanted) <= limit)
+        return rc;
+    store->free.revision = 0; /* ask again: something may be let go */
     return zp__fail(-ENOSPC,
                     "%s is full: %llu of %llu bytes are used (the last tenth "
                     "is kept for deleting)",
                     store->place.data,
-                    (unsigned long long)((txn->end - free) * store->page),
+                    (unsigned long long)(pages_used(txn, 0) * store->page),
                     (unsigned long long)max);
+}
+
+int
+zp__space_excess(zp__txn *txn, const zp__log *log, uint64_t *ret)
+{
+    zp__store *store = txn->store;
+    const struct zp__free *pages = &store->free;
+    uint64_t max = store->limits.max_bytes;
+    uint64_t most = max / 10 * 8 / store->page;
+    uint64_t least = max / 16; /* of log, that is kept in any case */
+
+    *ret = 0;
+    if (txn->end <= most || log->bytes <= least)
+        return 0;
+    int rc = free_pages(txn, RECOUNT);
+    if (rc == 0 && txn->end - pages->all > most)
+        rc = free_pages(txn, 0);
+    if (rc != 0 || txn->end - pages->all <= most)
+        return rc;
+    *ret = (txn->end - pages->all - most) * store->page;
+    if (*ret > log->bytes - least)
+        *ret = log->bytes - least;
+    return 0;
+}
+
+void
+zp__space_waste(zp__txn *txn, size_t size)
+{
+    txn->wasted += size / txn->store->page + 1;
 }
 
 static uint64_t
@@ -246,33 +316,6 @@ zp__space_explain(zp__store *store, int rc, const char *what)
 
 /* ---- statistics ---- */
 
-typedef struct oldest {
-    unsigned long long txn;
-    uint64_t pid;
-    uint64_t readers;
-} oldest;
-
-/* One line of mdb_reader_list(): pid, thread, transaction ("-": none). */
-static int
-see_reader(const char *line, void *user)
-{
-    oldest *found = user;
-    unsigned long long txn;
-    unsigned long pid;
-    char thread[32];
-
-    if (sscanf(line, " %lu %31s %llu", &pid, thread, &txn) == 3) {
-        found->readers++;
-        if (found->pid == 0 || txn < found->txn) {
-            found->txn = txn;
-            found->pid = pid;
-        }
-    } else if (sscanf(line, " %lu %31s -", &pid, thread) == 2) {
-        found->readers++;
-    }
-    return 0;
-}
-
 int
 zp__store_usage(zp__store *store, zp__usage *ret)
 {
@@ -280,8 +323,9 @@ zp__store_usage(zp__store *store, zp__usage *ret)
     MDB_txn *txn;
     zp__log log;
     uint64_t free;
+    uint64_t usable;
     oldest found = {0, 0, 0};
-    int rc = count_free(store, &free);
+    int rc = count_free(store, &free, &usable);
 
     if (rc == 0)
         rc = zp__mdb_read(store, &txn);

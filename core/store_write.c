@@ -17,12 +17,23 @@
 
 #include "core/store_lmdb.h"
 
+/* In a child that was forked inside of one it is not the child's. */
 static _Thread_local unsigned in_txn;
+static _Thread_local uint64_t in_txn_token;
 
 bool
 zp__in_txn(void)
 {
-    return in_txn > 0;
+    return in_txn > 0 && in_txn_token == zp__token();
+}
+
+static void
+enter_txn(void)
+{
+    if (!zp__in_txn())
+        in_txn = 0;
+    in_txn_token = zp__token();
+    in_txn++;
 }
 
 /* ---- begin and end ---- */
@@ -69,7 +80,7 @@ zp__txn_begin(zp__store *store, zp__txn **ret, uint64_t writer, double timeout,
     rc = zp__board_lock(&store->board, timeout);
     if (rc < 0)
         return rc;
-    in_txn++;
+    enter_txn();
     txn->serial++;
     txn->writer = writer;
     txn->writes = 0;
@@ -167,30 +178,31 @@ zp__txn_nest(zp__txn *txn)
                        &txn->txns[txn->depth + 1]);
     if (rc != 0)
         return zp__mdb_fail(txn->store, rc, "writing");
-    txn->depth++;
-    txn->marks[txn->depth] = zp__journal_mark_now(&txn->journal);
+    txn->levels[++txn->depth] = (struct zp__level){
+        zp__journal_mark_now(&txn->journal), txn->writes, txn->wasted};
     return 0;
 }
 
 int
 zp__txn_unnest(zp__txn *txn, bool commit)
 {
+    const struct zp__level *level = &txn->levels[txn->depth];
     MDB_txn *inner = txn->txns[txn->depth--];
-    int rc = 0;
+    int rc = commit ? txn->broken : 0;
 
-    if (commit && txn->broken == 0) {
+    if (commit && rc == 0) {
         rc = mdb_txn_commit(inner);
         if (rc == 0)
             return 0;
         rc = txn->broken = zp__mdb_fail(txn->store, rc, "writing");
     } else {
         mdb_txn_abort(inner);
-        if (commit)
-            rc = txn->broken;
-        else
-            txn->broken = 0; /* what failed was inside of it */
+        txn->broken = 0; /* what failed was inside of it, and is undone */
     }
-    zp__journal_rollback(&txn->journal, txn->marks[txn->depth + 1]);
+    txn->wasted = level->wasted;
+    if (txn->writes == level->writes && txn->journal.n == level->mark.n)
+        return rc;
+    zp__journal_rollback(&txn->journal, level->mark);
     txn->writes++;
     return rc;
 }
@@ -260,7 +272,7 @@ count_key(zp__txn *txn, const char *ns, int64_t by)
     int rc = zp__ns_length(txn->store, zp__txn_mdb(txn), ns, &n);
 
     if (rc != 0)
-        return rc;
+        return txn->broken = rc; /* the key is there, or gone, already */
     n += (uint64_t)by;
     if (n == 0)
         return zp__row_delete(txn, key, zp__rowkey_ns(key, ns));
@@ -361,8 +373,10 @@ static int
 drop_own_outside(zp__txn *txn, const zp__cur_row *row, bool live)
 {
     if (live && (row->head.flags & ZP__ROW_OUTSIDE) &&
-        row->outside.revision == txn->revision)
+        row->outside.revision == txn->revision) {
+        zp__space_waste(txn, row->head.size);
         return delete_outside(txn, &row->outside);
+    }
     return 0;
 }
 
