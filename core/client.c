@@ -24,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -40,6 +41,7 @@
 #define TRIALS 3            /* of servers that die as soon as they serve */
 #define LOOK_AGAIN_MS 2     /* while another process starts one */
 #define FIRST_ANSWER 0.05   /* seconds before the first new connection */
+#define DESCRIPTORS 10      /* that libzmq needs for a start */
 #define RECONNECT_IVL 2     /* ms */
 #define RECONNECT_IVL_MAX 250
 
@@ -173,18 +175,27 @@ read_line(int fd, char *line, size_t size, double deadline)
     return 0;
 }
 
-/* Reap the program's first process; the application may have been faster. Its
- * wait status, or 0. */
+/* Reap the program's first process, which has ended when the server speaks; if
+ * it has not by DEADLINE it is no zp-server, and killed. The application may
+ * have reaped it before us. Its wait status, or 0. */
 static int
-reap(pid_t pid)
+reap(pid_t pid, double deadline)
 {
+    zp__pid id;
+    bool known = zp__pid_of(pid, &id) >= 0;
     int status = 0;
     pid_t rc;
 
-    do
-        rc = waitpid(pid, &status, 0);
-    while (rc < 0 && errno == EINTR);
-    return rc == pid ? status : 0;
+    for (;;) {
+        rc = waitpid(pid, &status, WNOHANG);
+        if (rc == pid)
+            return status;
+        if (rc < 0 && errno != EINTR)
+            return 0;
+        if (known && !ms_left(deadline))
+            (void)zp__pid_kill(&id, SIGKILL);
+        sleep_ms(1);
+    }
 }
 
 /* What the line of the server means. */
@@ -227,8 +238,6 @@ start(const zp__place *place, double deadline)
 {
     char line[ZP__ERROR_MAX + 32];
     int fds[2], rc, status;
-    zp__pid first;
-    bool known;
     pid_t pid;
 
     if (pipe2(fds, O_CLOEXEC) < 0)
@@ -237,11 +246,8 @@ start(const zp__place *place, double deadline)
     close(fds[1]);
     if (rc < 0)
         goto out;
-    known = zp__pid_of(pid, &first) >= 0;
     rc = read_line(fds[0], line, sizeof line, deadline);
-    if (rc == -ETIMEDOUT && known)
-        (void)zp__pid_kill(&first, SIGKILL); /* if it is there still */
-    status = reap(pid);
+    status = reap(pid, deadline);
     if (rc > 0)
         rc = judge(line);
     else if (rc == 0)
@@ -343,37 +349,26 @@ is_gone(const zp__place *place)
     return stat(place->run, &st) < 0 && errno == ENOENT;
 }
 
-/* Where there are no pidfds (under valgrind): look now and then. */
-static int
-outlive_by_looking(const zp__pid *server, double deadline)
+/* Wait until that process has ended: false when the time is up first. Without
+ * a descriptor for it (none left, or no pidfds, as under valgrind) we look now
+ * and then. */
+static bool
+wait_for_end(const zp__pid *id, double deadline)
 {
-    while (zp__pid_alive(server)) {
-        if (ms_left(deadline) == 0)
-            return -ETIMEDOUT;
-        poll(NULL, 0, 5);
-    }
-    return 0;
-}
-
-/* Wait until that very process has ended: 0, or -ETIMEDOUT. */
-static int
-outlive(const zp__pid *server, double deadline)
-{
-    struct pollfd one = {-1, POLLIN, 0};
+    struct pollfd one = {zp__pid_open(id), POLLIN, 0};
+    bool ended;
     int rc;
 
-    if (server->pid <= 0)
-        return 0;
-    one.fd = zp__pid_open(server);
-    if (one.fd == -ENOSYS)
-        return outlive_by_looking(server, deadline);
-    if (one.fd < 0)
-        return 0;
+    if (one.fd < 0) {
+        while (!(ended = !zp__pid_alive(id)) && ms_left(deadline))
+            sleep_ms(LOOK_AGAIN_MS);
+        return ended;
+    }
     do
         rc = poll(&one, 1, ms_left(deadline));
     while (rc < 0 && errno == EINTR);
     close(one.fd);
-    return rc == 0 ? -ETIMEDOUT : 0;
+    return rc > 0;
 }
 
 int
@@ -385,7 +380,7 @@ zp__server_close(const zp__place *place, zp__board *board, double timeout)
     atomic_store(&board->shared->closed, 1);
     zp__board_fence();
     zp__board_ring(board);
-    if (outlive(&server, deadline) < 0)
+    if (server.pid > 0 && !wait_for_end(&server, deadline))
         return zp__fail(-ETIMEDOUT, "the state server, process %d, does not "
                                     "end", server.pid);
     if (!is_gone(place)) /* it had died before */
@@ -470,46 +465,71 @@ new_dealer(void *zmq, const char *address)
     return dealer;
 }
 
+/* Are there descriptors enough? libzmq aborts the process when it starts its
+ * threads without. */
+static bool
+enough_descriptors(void)
+{
+    int fds[DESCRIPTORS], n = 0, saved;
+
+    while (n < DESCRIPTORS && (fds[n] = eventfd(0, EFD_CLOEXEC)) >= 0)
+        n++;
+    saved = errno;
+    for (int i = 0; i < n; i++)
+        close(fds[i]);
+    errno = saved;
+    return n == DESCRIPTORS;
+}
+
 /* zmq_ctx_new() opens nothing; the first socket starts its threads and opens
  * their descriptors. Both in one bracket, so that all of them are on record. */
-void *
-zp__client_zmq(zp__client *client)
+static int
+make_zmq(zp__client *client)
 {
-    void *zmq, *dealer = NULL;
+    void *zmq = NULL, *dealer = NULL;
+    int rc = 0;
 
-    if (client->zmq)
-        return client->zmq;
     zp__own_begin();
-    zmq = zmq_ctx_new();
+    if (enough_descriptors())
+        zmq = zmq_ctx_new();
     if (zmq) {
         zmq_ctx_set(zmq, ZMQ_BLOCKY, 0);
         zmq_ctx_set(zmq, ZMQ_IO_THREADS, 1);
         zmq_ctx_set(zmq, ZMQ_MAX_SOCKETS, 64);
         dealer = new_dealer(zmq, client->address);
     }
+    if (!dealer)
+        rc = zp__fail(zp__zmq_error(), "cannot make a socket: %s",
+                      zmq_strerror(errno));
     client->owned_zmq = zp__own_end(NULL);
-    if (!dealer) {
-        (void)zp__fail(zp__zmq_error(), "cannot make a socket: %s",
-                       zmq_strerror(errno));
+    if (rc < 0) {
         if (zmq)
             zmq_ctx_term(zmq);
         zp__own_forget(client->owned_zmq);
         client->owned_zmq = NULL;
-        return NULL;
+        return rc;
     }
     client->zmq = zmq;
     client->dealer = dealer;
-    return zmq;
+    return 0;
+}
+
+void *
+zp__client_zmq(zp__client *client)
+{
+    if (!client->zmq)
+        (void)make_zmq(client);
+    return client->zmq;
 }
 
 /* See to it that there is a connected socket. */
 static int
 connect_server(zp__client *client)
 {
-    if (!zp__client_zmq(client))
-        return -ENOMEM;
     if (client->dealer)
         return 0;
+    if (!client->zmq)
+        return make_zmq(client);
     zp__own_begin();
     client->dealer = new_dealer(client->zmq, client->address);
     client->owned_dealer = zp__own_end(NULL);

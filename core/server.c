@@ -326,6 +326,8 @@ close_state(zp__server *server)
     }
     if (server->view)
         zp__server_end_tree(server, GRACE_SECONDS);
+    if (server->next_sync > 0)
+        (void)zp__store_sync(server->store);
     close_sockets(server);
     zp__place_remove(&server->place);
 }
@@ -406,7 +408,8 @@ report(int fd, int rc)
     if (fd <= 0)
         return;
     if (rc < 0)
-        snprintf(line, sizeof line, "%d %s\n", rc, zp__fail_text());
+        snprintf(line, sizeof line, "%d %s\n", zp__fail_code(rc),
+                 zp__fail_text());
     else
         snprintf(line, sizeof line, "0 %d\n", (int)getpid());
     say(fd, line);
@@ -434,7 +437,7 @@ serve_existing(const char *run_dir, int ready_fd)
     if (rc >= 0)
         rc = finish(server, zp__server_loop(server));
     free_server(server);
-    return rc;
+    return rc < 0 ? zp__fail_code(rc) : rc;
 }
 
 /* Make a state and serve it. */
@@ -471,7 +474,7 @@ serve_new(const zp_ctx_options *options, int ready_fd)
 out:
     give_signals(&signals, server->signal_fd);
     free_server(server);
-    return rc;
+    return rc < 0 ? zp__fail_code(rc) : rc;
 }
 
 int
@@ -487,9 +490,8 @@ zp_serve(const zp_serve_options *options)
     memcpy(&taken, options, options->size);
     if (taken.ready_fd < 0)
         return zp__fail(-EINVAL, "ready_fd is %d", taken.ready_fd);
-    if (!taken.run_dir)
-        return serve_new(taken.state, taken.ready_fd);
-    if (taken.state)
+    if (taken.run_dir && taken.state)
         return zp__fail(-EINVAL, "run_dir and a new state exclude each other");
-    return serve_existing(taken.run_dir, taken.ready_fd);
+    return taken.run_dir ? serve_existing(taken.run_dir, taken.ready_fd)
+                         : serve_new(taken.state, taken.ready_fd);
 }

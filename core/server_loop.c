@@ -130,16 +130,31 @@ vanished(const zp__server *server)
            (uint64_t)st.st_ino != server->inode;
 }
 
+/* The newest revision; 0 when it cannot be read. */
+static uint64_t
+head_now(zp__server *server)
+{
+    uint64_t head = 0, tail;
+
+    if (zp__view_begin(server->view) < 0)
+        return 0;
+    if (zp__view_range(server->view, &head, &tail) < 0)
+        head = 0;
+    zp__view_end(server->view);
+    return head;
+}
+
 static void
 sync_now(zp__server *server, double now)
 {
     const zp__limits *limits = zp__store_limits(server->store);
+    uint64_t head = head_now(server);
 
     server->next_sync = now + limits->sync_interval;
-    if (server->published == server->synced)
+    if (head && head == server->synced)
         return;
     if (zp__store_sync(server->store) >= 0)
-        server->synced = server->published;
+        server->synced = head;
 }
 
 /* What is due by the clock: a reason to end, or 0. */

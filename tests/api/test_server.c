@@ -247,7 +247,7 @@ test_bad_programs(void **state)
     (void)state;
     refused_with("/nonexistent/zp-server", "/nonexistent/zp-server");
     if (!zp_test_valgrind()) /* there it tells of status 127 instead */
-        refused_with("/etc/passwd", "Permission denied");
+        refused_with("/etc/passwd", "/etc/passwd");
     write_script(script, "#!/bin/sh\nexit 7\n");
     refused_with(script, "status 7");
     write_script(script, "#!/bin/sh\nkill -9 $$\n");
@@ -258,6 +258,8 @@ test_bad_programs(void **state)
     refused_with(script, "nonsense");
     write_script(script, "#!/bin/sh\necho -5 out of luck >&3\n");
     refused_with(script, "out of luck");
+    write_script(script, "#!/bin/sh\necho 0 1 >&3\nexec sleep 1000\n");
+    refused_with(script, ""); /* and does not leave it running */
     /* says it serves, and does not */
     write_script(script, "#!/bin/sh\necho 0 1 >&3\n");
     refused_with(script, "does not serve");
