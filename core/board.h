@@ -8,9 +8,9 @@
  * The doorbell, in the only order that checks clean (docs/models/doorbell.pml):
  *   writer:  commit; full fence; if interest and asleep: write one byte. It
  *            never clears `asleep`.
- *   server:  read the log to its end, publishing; again if it grew; asleep = 1;
- *            full fence; read the store's last revision; if newer: asleep = 0
- *            and again; wait for the bell; drain it; asleep = 0.
+ *   server:  asleep = 1; full fence; read the log to its end, publishing; wait
+ *            for the bell; asleep = 0; read the log, publishing, until nothing
+ *            is found; drain the bell; and again.
  */
 #ifndef ZP_CORE_BOARD_H
 #define ZP_CORE_BOARD_H
