@@ -314,12 +314,12 @@ zp__board_open(zp__board *ret, const zp__place *place)
 void
 zp__board_close(zp__board *board)
 {
+    for (size_t i = 0; i < sizeof board->owned / sizeof *board->owned; i++)
+        zp__own_forget(board->owned[i]);
     if (board->bell >= 0)
         close(board->bell);
     if (board->shared)
         munmap(board->shared, sizeof *board->shared);
-    for (size_t i = 0; i < sizeof board->owned / sizeof *board->owned; i++)
-        zp__own_forget(board->owned[i]);
     *board = (zp__board){.bell = -1};
 }
 
@@ -348,7 +348,8 @@ leave_queue(zp__shared *shared)
         continue;
 }
 
-/* Has this process had the lock too often while others wait? */
+/* Has this process had the lock too often while others wait? (When somebody
+ * has it now, we queue up like all.) */
 static bool
 is_greedy(const zp__board *board)
 {
@@ -356,6 +357,7 @@ is_greedy(const zp__board *board)
     return atomic_load_explicit(&shared->waiters, memory_order_relaxed) > 0 &&
            atomic_load_explicit(&shared->last_holder, memory_order_relaxed) ==
                board->pid &&
+           atomic_load_explicit(&shared->holder, memory_order_relaxed) == 0 &&
            atomic_load_explicit(&shared->streak, memory_order_relaxed) >=
                STREAK;
 }
@@ -404,7 +406,8 @@ lock_until(pthread_mutex_t *lock, uint64_t end)
 #endif
 
 /* Wait for the lock: what pthread_mutex_lock() and its kin return. Who waits
- * long says so again, should the count have been disproved meanwhile. */
+ * long says so again, should the count have been disproved meanwhile, and
+ * looks for itself: the one that was woken may have been stopped since. */
 static int
 wait_for_lock(zp__shared *shared, double timeout)
 {

@@ -51,7 +51,8 @@ zp__owned *zp__own_map(void *address, size_t size);
 /* A directory: unix sockets bound or connected to a path below it are ours. */
 zp__owned *zp__own_dir(const char *dir);
 
-/* They were closed by who opened them: forget the group. NULL is fine. */
+/* Forget the group, best just before who opened them closes them: an address
+ * may be another's a moment later. NULL is fine. */
 void zp__own_forget(zp__owned *group);
 
 /* Hold the registry over a fork; then in the parent, or in the child first

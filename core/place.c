@@ -60,14 +60,14 @@ check_base(const char *path)
     if (lstat(path, &st) < 0)
         return -errno;
     if (S_ISLNK(st.st_mode))
-        return zp__fail(-EPERM, "%s is a symbolic link", path);
+        return zp__fail(-EACCES, "%s is a symbolic link", path);
     if (!S_ISDIR(st.st_mode))
         return zp__fail(-ENOTDIR, "%s is not a directory", path);
     if (st.st_uid != geteuid())
-        return zp__fail(-EPERM, "%s belongs to user %u", path,
+        return zp__fail(-EACCES, "%s belongs to user %u", path,
                         (unsigned)st.st_uid);
     if (st.st_mode & (S_IRWXG | S_IRWXO))
-        return zp__fail(-EPERM, "%s is open to other users (mode %04o)", path,
+        return zp__fail(-EACCES, "%s is open to other users (mode %04o)", path,
                         (unsigned)st.st_mode & 07777);
     return 0;
 }
@@ -102,7 +102,9 @@ find_base(char buffer[RUN_MAX], bool make)
         if (rc != -ENOENT || !make)
             break;
     }
-    return rc == -ENOENT && !make ? rc : zp__fail_code(rc);
+    if (rc == 0 || (rc == -ENOENT && !make))
+        return rc;
+    return zp__fail_code(rc);
 }
 
 static int
@@ -213,17 +215,26 @@ look_at(const char *run, zp__place *ret, zp__pid *ret_owner)
     return 0;
 }
 
-/* A live state below BASE, other than EXCEPT, whose data is in DATA: 1, or 0.
- */
+/* Is the error of one that we cannot look at, rather than of one that is not
+ * a live state? */
+static bool
+is_blind(int rc)
+{
+    return rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM || rc == -EIO;
+}
+
+/* A live state below BASE, other than EXCEPT, whose data is in DATA: 1, 0, or
+ * -errno. */
 static int
 scan_for_data(const char *base, const struct stat *data, const char *except,
               zp__place *ret, zp__pid *ret_owner)
 {
+    struct dirent *entry;
     int found = 0;
     DIR *list = opendir(base);
     if (!list)
-        return 0;
-    for (struct dirent *entry; !found && (entry = readdir(list));) {
+        return errno == ENOENT ? 0 : zp__fail_errno(errno, "%s", base);
+    while (found == 0 && (entry = readdir(list))) {
         char run[RUN_MAX];
         struct stat st;
         zp__place place;
@@ -232,10 +243,12 @@ scan_for_data(const char *base, const struct stat *data, const char *except,
                 sizeof run ||
             strcmp(run, except) == 0)
             continue;
-        found = look_at(run, &place, ret_owner) == 0 && place.durable &&
-                stat(place.data, &st) == 0 && st.st_dev == data->st_dev &&
-                st.st_ino == data->st_ino;
-        if (found && ret)
+        int rc = look_at(run, &place, ret_owner);
+        if (is_blind(rc))
+            found = rc;
+        else if (rc == 0 && place.durable && stat(place.data, &st) == 0)
+            found = st.st_dev == data->st_dev && st.st_ino == data->st_ino;
+        if (found > 0 && ret)
             *ret = place;
     }
     closedir(list);
@@ -253,8 +266,12 @@ find_by_data(zp__place *ret, const char *path)
     rc = find_base(base, false);
     if (rc < 0 && rc != -ENOENT)
         return rc;
-    if (rc == 0 && scan_for_data(base, &st, "", ret, NULL))
+    if (rc == 0)
+        rc = scan_for_data(base, &st, "", ret, NULL);
+    if (rc > 0)
         return 0;
+    if (rc < 0 && rc != -ENOENT)
+        return rc;
     return zp__fail(ZP_ENOSTATE, "%s: no state is running there", data);
 }
 
@@ -391,8 +408,10 @@ choose_target(zp__place *place, const char *base, const char *name,
         join(place->target, sizeof place->target, base, name ? name : made);
     if (rc < 0)
         return rc;
-    if (data && scan_for_data(base, data, place->run, NULL, &owner))
-        return in_use(place->data, &owner);
+    if (data)
+        rc = scan_for_data(base, data, place->run, NULL, &owner);
+    if (rc != 0)
+        return rc < 0 ? rc : in_use(place->data, &owner);
     return free_name(place->target);
 }
 
@@ -403,6 +422,8 @@ zp__place_new(zp__place *ret, const char *name, const char *path)
     char base[RUN_MAX];
     struct stat st;
     int rc = name ? check_name(name) : 0;
+    if (rc == 0 && path && !*path)
+        rc = zp__fail(-EINVAL, "the path of a durable state is empty");
     if (rc == 0 && path)
         rc = find_data(place.data, path, &st, true);
     if (rc < 0)
@@ -433,9 +454,8 @@ check_alone(const zp__place *place)
         return 0;
     strcpy(base, place->run);
     *strrchr(base, '/') = '\0';
-    if (!scan_for_data(base, &st, place->run, NULL, &owner))
-        return 0;
-    return in_use(place->data, &owner);
+    int rc = scan_for_data(base, &st, place->run, NULL, &owner);
+    return rc > 0 ? in_use(place->data, &owner) : rc;
 }
 
 int
@@ -498,6 +518,21 @@ open_run(const zp__place *place)
     return rc;
 }
 
+/* Without a descriptor left, by path: but for a race that needs two other
+ * processes in between, as good. */
+static void
+remove_by_path(const zp__place *place)
+{
+    char prefix[RUN_MAX + 1];
+    struct stat st;
+    if (lstat(place->run, &st) < 0 || !S_ISDIR(st.st_mode) ||
+        (place->ino && (st.st_dev != place->dev || st.st_ino != place->ino)))
+        return;
+    snprintf(prefix, sizeof prefix, "%s/", place->run);
+    zp__run_clear(AT_FDCWD, prefix);
+    rmdir(place->run);
+}
+
 void
 zp__place_remove(const zp__place *place)
 {
@@ -506,9 +541,11 @@ zp__place_remove(const zp__place *place)
         return;
     int dir = open_run(place);
     if (dir >= 0) {
-        zp__run_clear(dir);
+        zp__run_clear(dir, "");
         rmdir(place->run);
         close(dir);
+    } else if (dir == -EMFILE || dir == -ENFILE) {
+        remove_by_path(place);
     }
     remove_base(place->run);
     errno = before;

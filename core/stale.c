@@ -110,16 +110,17 @@ is_known(const char *name)
 
 /* Could a run directory of ours look like this? One without a board lost its
  * data before that. */
-static bool
+static int
 holds_only_ours(int dir, bool data)
 {
     bool only = true;
     int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *list = copy < 0 ? NULL : fdopendir(copy);
+    if (copy < 0)
+        return -errno;
+    DIR *list = fdopendir(copy);
     if (!list) {
-        if (copy >= 0)
-            close(copy);
-        return false;
+        close(copy);
+        return -ENOMEM;
     }
     for (struct dirent *entry; only && (entry = readdir(list));) {
         const char *name = entry->d_name;
@@ -145,8 +146,9 @@ is_quiet(int dir)
     return time(NULL) - last > QUIET;
 }
 
-/* Is what NAME held (open as DIR) over, as far as owners tell? */
-static bool
+/* Is what NAME held (open as DIR) over, as far as owners tell? 1, 0, or -errno
+ * when it cannot be looked at. */
+static int
 is_dead(int dir, const char *name, bool wanted, zp__pid *owner)
 {
     uint32_t ns;
@@ -155,21 +157,26 @@ is_dead(int dir, const char *name, bool wanted, zp__pid *owner)
             return is_quiet(dir);
         return !zp__pid_alive(owner);
     }
-    switch (zp__board_peek(dir, owner, NULL)) {
+    int rc = zp__board_peek(dir, owner, NULL);
+    switch (rc) {
     case 0:
         return !zp__pid_alive(owner);
     case -ESHUTDOWN:  /* the owner said farewell, alive or not */
     case ZP_ENOSTATE: /* of another boot */
-        return true;
+        return 1;
     case -EXDEV:
         owner->pid = 0;
         return wanted || is_quiet(dir);
+    case ZP_EVERSION:
+        return 0;
     case ZP_ECORRUPT:
-        return (wanted || is_generated(name)) && holds_only_ours(dir, true);
     case -ENOENT:
-        return (wanted || is_generated(name)) && holds_only_ours(dir, false);
+    case -ELOOP:
+        if (!wanted && !is_generated(name))
+            return 0;
+        return holds_only_ours(dir, rc == ZP_ECORRUPT);
     default:
-        return false;
+        return rc;
     }
 }
 
@@ -205,46 +212,65 @@ take_flock(int base, const char *name, int dir)
 }
 
 void
-zp__run_clear(int dir)
+zp__run_clear(int dir, const char *prefix)
 {
-    for (size_t i = 0; files[i]; i++)
-        unlinkat(dir, files[i], 0);
+    char path[ZP__PATH_MAX];
+    for (size_t i = 0; files[i]; i++) {
+        snprintf(path, sizeof path, "%s%s", prefix, files[i]);
+        unlinkat(dir, path, 0);
+    }
 }
 
-static enum zp__fate
+/* Its fate, or -errno. */
+static int
 remove_dead(int base, const char *name, int dir)
 {
     int lock = take_flock(base, name, dir);
+    if (lock == -EWOULDBLOCK)
+        return ZP__ENDING;
+    if (lock == -ENOENT)
+        return ZP__GONE;
     if (lock < 0)
-        return lock == -EWOULDBLOCK ? ZP__ENDING
-               : lock == -ENOENT    ? ZP__GONE
-                                    : ZP__LIVE;
-    zp__run_clear(dir);
-    int rc = unlinkat(base, name, AT_REMOVEDIR) < 0 ? -errno : 0;
+        return lock;
+    zp__run_clear(dir, "");
+    bool gone = unlinkat(base, name, AT_REMOVEDIR) == 0 || errno == ENOENT;
     close(lock);
-    return rc == 0 || rc == -ENOENT ? ZP__GONE : ZP__FOREIGN;
+    return gone ? ZP__GONE : ZP__FOREIGN;
+}
+
+/* Its fate, or -errno. */
+static int
+judge(int base, const char *name, bool wanted, zp__pid *owner)
+{
+    struct stat st;
+    int dir =
+        openat(base, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (dir < 0)
+        return errno == ENOENT                      ? ZP__GONE
+               : errno == ENOTDIR || errno == ELOOP ? ZP__FOREIGN
+                                                    : -errno;
+    int rc = ZP__LIVE;
+    if (fstat(dir, &st) < 0)
+        rc = -errno;
+    else if (st.st_uid == geteuid()) {
+        int dead = is_dead(dir, name, wanted, owner);
+        rc = dead > 0   ? remove_dead(base, name, dir)
+             : dead < 0 ? dead
+                        : ZP__LIVE;
+    }
+    close(dir);
+    return rc;
 }
 
 enum zp__fate
 zp__stale_remove(int base, const char *name, bool wanted, zp__pid *ret_owner)
 {
-    struct stat st;
     zp__pid owner = {0};
-    enum zp__fate fate = ZP__FOREIGN;
-    int dir =
-        openat(base, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (dir < 0) {
-        fate = errno == ENOENT                      ? ZP__GONE
-               : errno == ENOTDIR || errno == ELOOP ? ZP__FOREIGN
-                                                    : ZP__UNKNOWN;
-        goto done;
-    }
-    if (fstat(dir, &st) == 0 && st.st_uid == geteuid())
-        fate = is_dead(dir, name, wanted, &owner) ? remove_dead(base, name, dir)
-                                                  : ZP__LIVE;
-    close(dir);
-done:
+    int fate = judge(base, name, wanted, &owner);
     if (ret_owner)
         *ret_owner = owner;
-    return fate;
+    if (fate >= 0)
+        return (enum zp__fate)fate;
+    errno = -fate;
+    return ZP__UNKNOWN;
 }

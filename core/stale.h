@@ -15,11 +15,11 @@
 int zp__temp_name(char *buffer, size_t size);
 
 enum zp__fate {
-    ZP__GONE,   /* nothing has that name (any more) */
-    ZP__ENDING, /* the owner is dead, its server still cleans up */
+    ZP__GONE,    /* nothing has that name (any more) */
+    ZP__ENDING,  /* the owner is dead, its server still cleans up */
     ZP__UNKNOWN, /* it cannot be looked at: errno says why */
-    ZP__LIVE,   /* in use, or not ours to judge */
-    ZP__FOREIGN /* something that is not a run directory of ours */
+    ZP__LIVE,    /* in use, or not ours to judge */
+    ZP__FOREIGN  /* something that is not a run directory of ours */
 };
 
 /* If NAME in the directory BASE is a run directory whose state has ended,
@@ -29,8 +29,9 @@ enum zp__fate {
 enum zp__fate zp__stale_remove(int base, const char *name, bool wanted,
                                zp__pid *ret_owner);
 
-/* Remove the known files in the run directory DIR, its board last. */
-void zp__run_clear(int dir);
+/* Remove the known files in the run directory DIR, its board last; their names
+ * stand behind PREFIX. */
+void zp__run_clear(int dir, const char *prefix);
 
 /* Two random numbers' worth of bits; never fails. */
 uint64_t zp__random(void);

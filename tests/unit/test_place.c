@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -272,11 +273,11 @@ test_a_base_that_is_not_ours_alone(void **state)
     assert_int_equal(new_in(good), 0);
     assert_true(exists(good));
     assert_int_equal(chmod(good, 0755), 0);
-    assert_int_equal(new_in(good), -EPERM);
+    assert_int_equal(new_in(good), -EACCES);
     assert_text("0755");
     chmod(good, 0700);
     assert_int_equal(symlink("good", bad), 0);
-    assert_int_equal(new_in(bad), -EPERM);
+    assert_int_equal(new_in(bad), -EACCES);
     assert_text("link");
     unlink(bad);
     touch(bad);
@@ -286,10 +287,10 @@ test_a_base_that_is_not_ours_alone(void **state)
     assert_text("where");
     if (geteuid() == 0) {
         assert_int_equal(chown(good, 1, 1), 0);
-        assert_int_equal(new_in(good), -EPERM);
+        assert_int_equal(new_in(good), -EACCES);
         assert_text("user 1");
         setenv("ZP_RUNTIME_DIR", good, 1);
-        assert_int_equal(zp__place_find(&place, "x"), -EPERM);
+        assert_int_equal(zp__place_find(&place, "x"), -EACCES);
         setenv("ZP_RUNTIME_DIR", zp_test_run_dir(), 1);
     }
 }
@@ -599,6 +600,7 @@ test_bad_durable_paths(void **state)
                      -ENOTDIR);
     assert_int_equal(zp__place_new(&place, NULL, zp_test_path("a/b")), -ENOENT);
     assert_int_equal(zp__place_find(&place, zp_test_path("file")), -ENOTDIR);
+    assert_int_equal(zp__place_new(&place, NULL, ""), -EINVAL);
     assert_int_equal(zp_test_entries(zp_test_run_dir()), 0);
 }
 
@@ -626,6 +628,75 @@ test_a_flock_is_held_once(void **state)
     must_make(&next, "app", NULL);
     assert_int_equal(zp__place_flock(&place, "lock"), -ENOENT);
     zp__place_remove(&next);
+}
+
+/* With any number of descriptors: it works, or says why it does not, leaves
+ * nothing, and takes no live state for a dead one. */
+static int
+make_with_few(void *user)
+{
+    struct rlimit limit;
+    zp__place place = {.durable = false}, found;
+    bool done = false;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    for (int i = 0; i < 30 && !done; i++) {
+        const char *path = i % 2 ? user : NULL;
+        limit.rlim_cur = (rlim_t)(i / 2 + 3);
+        setrlimit(RLIMIT_NOFILE, &limit);
+        int rc = make(&place, i % 2 ? NULL : "few", path);
+        int busy = make(&found, "live", NULL);
+        int known = zp__place_find(&found, "live");
+        zp__place_sweep();
+        if ((rc < 0 && rc != -EMFILE) ||
+            (busy != -EADDRINUSE && busy != -EMFILE) ||
+            (known < 0 && known != -EMFILE)) {
+            print_error("# %d: %d %d %d\n", i, rc, busy, known);
+            return 1;
+        }
+        done = rc == 0 && busy == -EADDRINUSE && known == 0 && path;
+        if (rc == 0)
+            zp__place_remove(&place);
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+        if (zp_test_entries(zp_test_run_dir()) != 1)
+            return 3;
+    }
+    return done ? 0 : 2;
+}
+
+static void
+test_removing_without_descriptors(void **state)
+{
+    (void)state;
+    struct rlimit limit, none = {0, 0};
+    zp__place place, gone;
+    must_make(&gone, "app", NULL);
+    zp__place_remove(&gone);
+    must_make(&place, "app", NULL);
+    getrlimit(RLIMIT_NOFILE, &limit);
+    none.rlim_max = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &none);
+    zp__place_remove(&gone);
+    bool kept = access(in_dir(place.run, "board"), F_OK) == 0;
+    zp__place_remove(&place);
+    setrlimit(RLIMIT_NOFILE, &limit);
+    assert_true(kept);
+    assert_false(exists(place.run));
+}
+
+static void
+test_few_descriptors(void **state)
+{
+    (void)state;
+    zp__place live;
+    must_make(&live, "live", NULL);
+    pid_t pid =
+        zp_test_fork(make_with_few, (void *)(uintptr_t)zp_test_path("data"));
+    assert_int_equal(zp_test_wait(pid, 20), 0);
+    assert_true(exists(in_dir(live.run, "board")));
+    zp__place_remove(&live);
+    zp__place_sweep();
+    assert_int_equal(zp_test_entries(zp_test_run_dir()), 0);
 }
 
 /* ---- all at once ---- */
@@ -742,6 +813,8 @@ main(void)
         ZP_TEST(test_a_durable_state_with_a_name),
         ZP_TEST(test_bad_durable_paths),
         ZP_TEST(test_a_flock_is_held_once),
+        ZP_TEST(test_removing_without_descriptors),
+        ZP_TEST(test_few_descriptors),
         ZP_TEST(test_many_want_one_name),
         ZP_TEST(test_many_want_the_name_of_the_dead),
         ZP_TEST(test_a_base_that_comes_and_goes),
