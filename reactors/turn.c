@@ -193,7 +193,7 @@ call(turn *t, zp__tap *tap)
     zp__tap_unref(tap);
     if (zp__ctx_leave(ctx, called, rc))
         return GONE;
-    if (rc < 0 || ctx->dying || !zp__view_begun(feed->view) ||
+    if (ctx->dying || !zp__view_begun(feed->view) ||
         zp__view_epoch(feed->view) != t->epoch ||
         zp__loop_ending(ctx->loop))
         return STOP;

@@ -378,10 +378,11 @@ test_kept_subscription(void **state)
     assert_int_equal(zp_watch_confirmed(second), 1);
     zp_watch_free(first);
     zp_watch_free(second);
+    run_for(f->ctx, 0.2);
     assert_ok(zp_call_when_change(f->state, &second, ZP_KEYS("b"), NULL,
                                   record, &r));
     assert_int_equal(zp_watch_confirmed(second), 1);
-    run_for(f->ctx, 1.1); /* "a" goes, "b" stays */
+    run_for(f->ctx, 1.0); /* "a" goes, "b" stays */
     assert_int_equal(zp_watch_confirmed(second), 1);
     assert_ok(zp_call_when_change(f->state, &first, ZP_KEYS("a"), NULL, record,
                                   &r));
@@ -429,8 +430,8 @@ on_turn(struct ev_loop *loop, ev_timer *timer, int events)
 }
 
 /* Goal: while a long backlog is delivered the application's own watchers are
- * called, too: at most two turns of 64 events (more work, and news) lie
- * between. */
+ * called, too: at most three turns of 64 events lie between (there is more to
+ * do; news; more news). */
 static void
 test_backlog_gives_way(void **state)
 {
@@ -448,8 +449,8 @@ test_backlog_gives_way(void **state)
     assert_ok(zp_run(f->ctx));
     ev_timer_stop(zp_ev_loop(f->ctx), &timer);
     assert_int_equal(t.events, t.want);
-    assert_true(t.timers > t.want / 64 - 1);
-    assert_true(t.most <= 128);
+    assert_true(t.timers >= t.want / (3 * 64));
+    assert_true(t.most <= 3 * 64);
 }
 
 struct replay {
@@ -463,8 +464,7 @@ replayed(zp_watch *watch, const zp_event *event, void *user)
     struct replay *replay = user;
 
     (void)watch;
-    (void)event;
-    replay->n++;
+    assert_int_equal(zp_event_revision(event), ++replay->n);
     if (!replay->fresh_at && replay->current->n)
         replay->fresh_at = replay->n;
     return 0;
@@ -489,48 +489,69 @@ test_replay_gives_way(void **state)
                                   record, &live));
     assert_ok(zp_call_when_change(f->state, NULL, ZP_KEYS("a"), &oldest,
                                   replayed, &replay));
-    set(f->other, "a", -1);
-    run_until(&fresh, 1);
+    for (int i = 1; i <= 3; i++)
+        set(f->other, "a", -i);
+    run_until(&fresh, 3);
     assert_true(replay.n < 128);
-    while (replay.n < n + 1)
+    while (replay.n < n + 3)
         run_for(f->ctx, 0.01);
-    assert_int_equal(replay.n, n + 1);
+    assert_int_equal(replay.n, n + 3);
     assert_true(replay.fresh_at > 0 && replay.fresh_at < 128);
-    assert_values(&live, "a", VALUES(-1));
+    assert_values(&live, "a", VALUES(-3));
     forget(&fresh);
     forget(&live);
 }
 
-/* Goal: live watches of which each always has news leave the buffered ones
- * their turn. */
+struct rivals {
+    fixture *f;
+    size_t live, last, most;
+};
+
 static int
-feed_again(recorder *r, zp_watch *watch, const zp_event *event)
+feed_again(zp_watch *watch, const zp_event *event, void *user)
 {
-    fixture *f = r->user;
+    struct rivals *rivals = user;
 
     (void)watch;
     (void)event;
-    set(f->other, "a", int_at(f->state, "a") + 1);
+    rivals->live++;
+    set(rivals->f->other, "a", int_at(rivals->f->state, "a") + 1);
     return 0;
 }
 
+static int
+how_long(recorder *r, zp_watch *watch, const zp_event *event)
+{
+    struct rivals *rivals = r->user;
+
+    (void)watch;
+    (void)event;
+    if (rivals->live - rivals->last > rivals->most)
+        rivals->most = rivals->live - rivals->last;
+    rivals->last = rivals->live;
+    return 0;
+}
+
+/* Goal: live watches of which each always has news leave the buffered ones
+ * their turn, and a big one. */
 static void
 test_live_gives_way(void **state)
 {
     fixture *f = *state;
-    recorder live = {.ctx = f->ctx, .then = feed_again, .user = f};
-    recorder r = {.ctx = f->ctx};
+    struct rivals rivals = {.f = f};
+    recorder r = {.ctx = f->ctx, .then = how_long, .user = &rivals};
     zp_watch_options newest = {.size = sizeof newest, .flags = ZP_LIVE};
 
     for (int i = 0; i < 100; i++)
         assert_ok(zp_call_when_change(f->state, NULL, ZP_KEYS("a"), &newest,
-                                      record, &live));
+                                      feed_again, &rivals));
     assert_ok(zp_call_when_change(f->state, NULL, ZP_KEYS("a"), NULL, record,
                                   &r));
     set(f->other, "a", 1);
     run_until(&r, 200);
     assert_int_equal(r.events[199].revision, 200);
-    forget(&live);
+    assert_true(rivals.live > 0);
+    assert_true(rivals.most < 64);
     forget(&r);
 }
 
@@ -679,7 +700,9 @@ watch_until_closed(void *user)
         return 4;
     if (zp_go_live(watch) != ZP_ECLOSED)
         return 5;
-    ev_run(zp_ev_loop(ctx), EVRUN_NOWAIT);
+    ev_run(zp_ev_loop(ctx), 0); /* returns: the watch does not wait */
+    if (zp_watch_active(watch))
+        return 6;
     zp_ctx_free(ctx);
     return 0;
 }

@@ -10,6 +10,74 @@
 
 /* ---------------------------------------------------------- nested runs -- */
 
+#define PAST 5
+
+struct past {
+    fixture *f;
+    uint64_t last;
+    bool nested;
+};
+
+static int
+replay(zp_watch *watch, const zp_event *event, void *user)
+{
+    struct past *past = user;
+
+    (void)watch;
+    assert_int_equal(zp_event_revision(event), ++past->last);
+    if (past->nested && past->last % 10 == 0)
+        assert_ok(zp_break(past->f->ctx));
+    return 0;
+}
+
+static int
+let_it_replay(recorder *r, zp_watch *watch, const zp_event *event)
+{
+    struct past *past = r->user;
+
+    (void)watch;
+    if (r->n != 7)
+        return 0;
+    assert_int_equal(past->last, 0);
+    past->nested = true;
+    assert_ok(zp_run(r->ctx));
+    past->nested = false;
+    /* the snapshot is there again, through another transaction */
+    assert_int_equal(int_at(zp_event_snapshot(event), "a"),
+                     (int64_t)zp_event_revision(event));
+    return 0;
+}
+
+/* Goal: a watch that replays the past comes, in a run inside of another's
+ * callback, to where that one's turn was: neither misses or repeats anything.
+ */
+static void
+test_nested_replay(void **state)
+{
+    fixture *f = *state;
+    struct past past = {.f = f};
+    recorder r = {.ctx = f->ctx, .then = let_it_replay, .user = &past};
+    zp_watch_options oldest = {.size = sizeof oldest, .flags = ZP_OLDEST};
+
+    for (int i = 1; i <= PAST; i++)
+        set(f->other, "a", i);
+    assert_ok(zp_call_when_change(f->state, NULL, ZP_KEYS("a"), NULL, record,
+                                  &r));
+    assert_ok(zp_call_when_change(f->state, NULL, ZP_KEYS("a"), &oldest,
+                                  replay, &past));
+    for (int i = PAST + 1; i <= PAST + 100; i++)
+        set(f->other, "a", i);
+    run_until(&r, 100);
+    for (size_t i = 0; i < 100; i++)
+        assert_int_equal(r.events[i].revision, PAST + 1 + i);
+    past.nested = true; /* breaks at 110 */
+    for (int i = 1; i <= 5; i++)
+        set(f->other, "a", i);
+    while (past.last < PAST + 105)
+        assert_ok(zp_run(f->ctx));
+    forget(&r);
+}
+
 struct nest {
     fixture *f;
     recorder inner; /* of another watch */
@@ -323,6 +391,47 @@ free_inside_nested(recorder *r, zp_watch *watch, const zp_event *event)
     return 0;
 }
 
+struct pair {
+    zp_watch *watch[2];
+    int calls[2];
+};
+
+static int
+skip_the_other(zp_watch *watch, const zp_event *event, void *user)
+{
+    struct pair *pair = user;
+    int me = watch == pair->watch[1];
+
+    (void)event;
+    pair->calls[me]++;
+    assert_ok(zp_go_live(pair->watch[!me]));
+    return 0;
+}
+
+/* Goal: zp_go_live() of another watch takes back what it was about to get. */
+static void
+test_go_live_of_another(void **state)
+{
+    fixture *f = *state;
+    zp_watch_options options = {.size = sizeof options};
+    struct pair pair;
+
+    for (int mode = 0; mode < 2; mode++) {
+        options.flags = mode ? ZP_LIVE : 0;
+        memset(&pair, 0, sizeof pair);
+        for (int i = 0; i < 2; i++)
+            assert_ok(zp_call_when_change(f->state, &pair.watch[i],
+                                          ZP_KEYS("a"), &options,
+                                          skip_the_other, &pair));
+        set(f->other, "a", mode);
+        settle(f);
+        assert_int_equal(pair.calls[0], 1);
+        assert_int_equal(pair.calls[1], 0);
+        zp_watch_free(pair.watch[0]);
+        zp_watch_free(pair.watch[1]);
+    }
+}
+
 struct outer {
     fixture *f;
     recorder inner;
@@ -595,9 +704,11 @@ main(void)
         T(test_nested_run),
         T(test_nested_deeply),
         T(test_nested_live),
+        T(test_nested_replay),
         SHORT(test_snapshot_gone),
         T(test_end_inside),
         T(test_end_unattended_inside),
+        T(test_go_live_of_another),
         T(test_free_outer),
         T(test_free_state_inside),
         ZP_TEST(test_free_context_inside),
