@@ -37,12 +37,12 @@
 #include "core/wire.h"
 #include "core/zmq_call.h"
 
-#define READY_FD 3          /* in the server's program */
-#define TRIALS 3            /* of servers that die as soon as they serve */
-#define LOOK_AGAIN_MS 2     /* while another process starts one */
-#define FIRST_ANSWER 0.05   /* seconds before the first new connection */
-#define DESCRIPTORS 10      /* that libzmq needs for a start */
-#define RECONNECT_IVL 2     /* ms */
+#define READY_FD 3        /* in the server's program */
+#define TRIALS 3          /* of servers that die as soon as they serve */
+#define LOOK_AGAIN_MS 2   /* while another process starts one */
+#define FIRST_ANSWER 0.05 /* seconds before the first new connection */
+#define DESCRIPTORS 10    /* that libzmq needs for a start */
+#define RECONNECT_IVL 2   /* ms */
 #define RECONNECT_IVL_MAX 250
 
 extern char **environ;
@@ -123,9 +123,9 @@ spawn(const zp__place *place, int ready)
     /* dup2() of a descriptor to itself takes its close-on-exec away, too */
     rc = posix_spawn_file_actions_adddup2(&actions, ready, READY_FD);
     if (!rc)
-        rc = posix_spawnattr_setflags(
-            &attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
-                             POSIX_SPAWN_SETSID);
+        rc = posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK |
+                                                       POSIX_SPAWN_SETSIGDEF |
+                                                       POSIX_SPAWN_SETSID);
     if (!rc)
         rc = posix_spawnattr_setsigmask(&attributes, &none);
     if (!rc)
@@ -225,11 +225,12 @@ judge_status(int status)
 
     if (WIFSIGNALED(status))
         return zp__fail(ZP_ENOSERVER,
-                        "the state server %s (%s) was ended by signal %d",
-                        path, source, WTERMSIG(status));
+                        "the state server %s (%s) was ended by signal %d", path,
+                        source, WTERMSIG(status));
     return zp__fail(ZP_ENOSERVER,
                     "the state server %s (%s) ended with status %d before it "
-                    "served", path, source, WEXITSTATUS(status));
+                    "served",
+                    path, source, WEXITSTATUS(status));
 }
 
 /* Start one: 0, -EADDRINUSE (one serves already), or an error. */
@@ -253,8 +254,10 @@ start(const zp__place *place, double deadline)
     else if (rc == 0)
         rc = judge_status(status);
     else if (rc == -ETIMEDOUT)
-        rc = zp__fail(ZP_ENOSERVER, "the state server of %s did not start in "
-                                    "time", place->run);
+        rc = zp__fail(ZP_ENOSERVER,
+                      "the state server of %s did not start in "
+                      "time",
+                      place->run);
     else
         rc = zp__fail_errno(-rc, "cannot hear from the state server");
 out:
@@ -327,8 +330,10 @@ zp__server_ensure(const zp__place *place, zp__board *board, double timeout)
         if (zp__server_alive(board))
             return 0;
         if (!zp__pid_alive(&owner))
-            return zp__fail(ZP_ECLOSED, "the owner of %s, process %d, has "
-                                        "ended", place->run, owner.pid);
+            return zp__fail(ZP_ECLOSED,
+                            "the owner of %s, process %d, has "
+                            "ended",
+                            place->run, owner.pid);
         rc = start_alone(place, board, deadline, &trials);
         if (rc != -EAGAIN)
             return rc;
@@ -381,8 +386,10 @@ zp__server_close(const zp__place *place, zp__board *board, double timeout)
     zp__board_fence();
     zp__board_ring(board);
     if (server.pid > 0 && !wait_for_end(&server, deadline))
-        return zp__fail(-ETIMEDOUT, "the state server, process %d, does not "
-                                    "end", server.pid);
+        return zp__fail(-ETIMEDOUT,
+                        "the state server, process %d, does not "
+                        "end",
+                        server.pid);
     if (!is_gone(place)) /* it had died before */
         zp__place_remove(place);
     return 0;

@@ -44,8 +44,10 @@ check_tail(const void *given, size_t size, size_t known)
 
     for (i = known; i < size; i++)
         if (bytes[i])
-            return zp__fail(-EINVAL, "an option of a later version is set "
-                                     "(byte %zu)", i);
+            return zp__fail(-EINVAL,
+                            "an option of a later version is set "
+                            "(byte %zu)",
+                            i);
     return 0;
 }
 
@@ -75,13 +77,13 @@ zp__options_take(zp_ctx_options *ret, const zp_ctx_options *given)
     rc = zp__ns_check(taken.ns);
     if (rc < 0)
         return rc;
-    if ((rc = take_time(&taken.lock_timeout, LOCK_TIMEOUT,
-                        "lock_timeout")) < 0 ||
-        (rc = take_time(&taken.start_timeout, START_TIMEOUT,
-                        "start_timeout")) < 0 ||
+    if ((rc = take_time(&taken.lock_timeout, LOCK_TIMEOUT, "lock_timeout")) <
+            0 ||
+        (rc = take_time(&taken.start_timeout, START_TIMEOUT, "start_timeout")) <
+            0 ||
         (rc = take_time(&taken.grace, GRACE, "grace")) < 0 ||
-        (rc = take_time(&taken.sync_interval, SYNC_INTERVAL,
-                        "sync_interval")) < 0)
+        (rc = take_time(&taken.sync_interval, SYNC_INTERVAL, "sync_interval")) <
+            0)
         return rc;
     if (taken.sync_interval < 0)
         return zp__fail(-EINVAL, "sync_interval is negative");
@@ -123,8 +125,7 @@ zp__create(zp__place *ret, const zp_ctx_options *options, int *ret_lock)
     if (ret_lock) {
         rc = lock = zp__place_flock(&place, "lock");
         if (rc < 0) {
-            rc = zp__fail(rc, "cannot lock %s: %s", place.run,
-                          zp_strerror(rc));
+            rc = zp__fail(rc, "cannot lock %s: %s", place.run, zp_strerror(rc));
             goto remove;
         }
     }

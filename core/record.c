@@ -95,8 +95,8 @@ zp__record_encode(const zp__record *record, void **ret, size_t *ret_size)
     header.origin = cut(record->origin, ZP__RECORD_ORIGIN);
     header.image = record->image_size;
 
-    size = sizeof header + header.name + 1 + header.error + 1 +
-           header.origin + 1 + record->image_size;
+    size = sizeof header + header.name + 1 + header.error + 1 + header.origin +
+           1 + record->image_size;
     block = malloc(size);
     if (!block)
         return zp__fail(-ENOMEM, "no memory for a process record of %zu bytes",

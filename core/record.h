@@ -36,10 +36,10 @@ typedef struct zp__record {
     int32_t status;
     int32_t signal;
     int32_t core;
-    const char *name;   /* NULL is taken as ""; after decode never NULL */
+    const char *name; /* NULL is taken as ""; after decode never NULL */
     const char *error;
     const char *origin;
-    const void *image;  /* of the result; NULL with size 0: none */
+    const void *image; /* of the result; NULL with size 0: none */
     size_t image_size;
 } zp__record;
 

@@ -48,10 +48,10 @@ typedef struct zp__server {
     unsigned char *request; /* room for the largest */
     void *map;              /* of the store's file; NULL: not found */
     size_t map_size;
-    int64_t mapped_base;    /* file-backed memory when it started */
+    int64_t mapped_base; /* file-backed memory when it started */
     int statm_fd;
-    unsigned touched;       /* of the map, since it was looked at last */
-    double next_duty;       /* times of what comes due (zp__now()) */
+    unsigned touched; /* of the map, since it was looked at last */
+    double next_duty; /* times of what comes due (zp__now()) */
     double next_readers;
     double next_sync;
     uint64_t synced; /* head at the last sync */
@@ -87,8 +87,8 @@ bool zp__server_read_ctl(zp__server *server);
 void zp__server_find_map(zp__server *server);
 void zp__server_trim(zp__server *server, unsigned weight);
 
-#define ZP__TRIM_ROW 1   /* weights: a row read, ... */
-#define ZP__TRIM_PASS 32 /* ... a pass, */
+#define ZP__TRIM_ROW 1    /* weights: a row read, ... */
+#define ZP__TRIM_PASS 32  /* ... a pass, */
 #define ZP__TRIM_TICK 256 /* a second gone */
 
 /* End all processes of the state that are on record: TERM, after GRACE seconds

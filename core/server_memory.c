@@ -34,8 +34,7 @@ is_map_of(const char *line, const struct stat *st, uintptr_t *ret_begin,
     unsigned major, minor;
     uint64_t inode;
 
-    return sscanf(line,
-                  "%" SCNxPTR "-%" SCNxPTR " %*s %*s %x:%x %" SCNu64,
+    return sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %*s %*s %x:%x %" SCNu64,
                   ret_begin, ret_end, &major, &minor, &inode) == 5 &&
            inode == (uint64_t)st->st_ino && major == major(st->st_dev) &&
            minor == minor(st->st_dev);

@@ -39,8 +39,8 @@ find(const zp__topics *topics, uint32_t kind, uint64_t hash)
 {
     size_t i = home(topics, kind, hash);
 
-    while (topics->slots[i].kind && (topics->slots[i].kind != kind ||
-                                     topics->slots[i].hash != hash))
+    while (topics->slots[i].kind &&
+           (topics->slots[i].kind != kind || topics->slots[i].hash != hash))
         i = (i + 1) & (topics->capacity - 1);
     return &topics->slots[i];
 }

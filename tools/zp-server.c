@@ -224,8 +224,8 @@ read_arguments(struct arguments *arguments, int argc, char **argv)
     if (!arguments->serve.run_dir != !arguments->serve.ready_fd)
         return complain(EXIT_USAGE, "--run-dir and --ready-fd go together",
                         NULL);
-    if (arguments->serve.run_dir && (arguments->state.name ||
-                                     arguments->state.path))
+    if (arguments->serve.run_dir &&
+        (arguments->state.name || arguments->state.path))
         return complain(EXIT_USAGE, "--run-dir is for a state that exists",
                         NULL);
     return 0;
@@ -364,7 +364,6 @@ main(int argc, char **argv)
     if (rc >= 0)
         return EXIT_SUCCESS;
     return complain(rc == -EADDRINUSE ? EXIT_IN_USE : EXIT_FAILED,
-                    *zp_ctx_error(NULL) ? zp_ctx_error(NULL)
-                                        : zp_strerror(rc),
+                    *zp_ctx_error(NULL) ? zp_ctx_error(NULL) : zp_strerror(rc),
                     NULL);
 }

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -205,7 +206,8 @@ test_odd_application(void **state)
     assert_int_equal(zp_test_wait(zp_test_fork(odd_application, NULL), 30), 0);
 }
 
-/* ---------------------------------------------------------- no good start -- */
+/* ---------------------------------------------------------- no good start --
+ */
 
 static void
 write_script(const char *path, const char *text)
@@ -292,6 +294,33 @@ test_killed(void **state)
     zp_ctx_free(ctx);
 }
 
+/* Asked with ever more descriptors, until there are enough: an error as long as
+ * there are too few, and then all is well. libzmq would abort the process. */
+static void
+test_few_descriptors(void **state)
+{
+    struct rlimit before, few;
+    int rc = -1, more, highest;
+    zp_ctx *ctx = new_ctx(NULL);
+
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    highest = dup(0);
+    close(highest);
+    few = before;
+    for (more = 0; rc < 0 && more < 60; more++) {
+        few.rlim_cur = (rlim_t)(highest + more);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+        rc = zp_ping(ctx, NULL, NULL, 0, ANSWER);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+        if (rc < 0)
+            assert_int_equal(rc, -EMFILE);
+    }
+    assert_int_equal(rc, 0);
+    assert_true(more > 3);
+    zp_ctx_free(ctx);
+}
+
 typedef struct herd {
     zp_sync ready;
     zp_sync go;
@@ -356,16 +385,16 @@ test_refused_twice(void **state)
              "\"$ZP_SERVER\" --run-dir '%s' --ready-fd 3 3>&1",
              zp_ctx_address(ctx));
     zp_test_run_program(
-        &output, &(zp_test_run){.argv = (const char *const[]){
-                                    "/bin/sh", "-c", command, NULL}});
+        &output, &(zp_test_run){.argv = (const char *const[]){"/bin/sh", "-c",
+                                                              command, NULL}});
     snprintf(command, sizeof command, "%d process %d serves", -EADDRINUSE,
              (int)server);
     if (!strstr(output.out, command))
         fail_msg("it said: %s", output.out);
     zp_test_output_free(&output);
-    zp_test_run_program(
-        &output, &(zp_test_run){.argv = (const char *const[]){
-                                    program(), "--name", "once", NULL}});
+    zp_test_run_program(&output,
+                        &(zp_test_run){.argv = (const char *const[]){
+                                           program(), "--name", "once", NULL}});
     assert_int_equal(output.status, 3);
     assert_non_null(strstr(output.err, "in use"));
     assert_string_equal(output.out, "");
@@ -489,8 +518,8 @@ static void
 test_by_hand(void **state)
 {
     static const int how[] = {SIGTERM, SIGINT, SIGHUP};
-    const char *const argv[] = {program(), "--name", "desk", "--log-revisions",
-                                "64", NULL};
+    const char *const argv[] = {program(),         "--name", "desk",
+                                "--log-revisions", "64",     NULL};
     zp_ctx *ctx, *by_address;
     by_hand server;
     int64_t value;
@@ -539,8 +568,8 @@ static void
 test_by_hand_durable(void **state)
 {
     const char *path = zp_test_path("durable");
-    const char *const argv[] = {program(), "--path", path, "--sync", "0.05",
-                                NULL};
+    const char *const argv[] = {program(), "--path", path,
+                                "--sync",  "0.05",   NULL};
     by_hand server;
     int64_t value;
     zp_ctx *ctx;
@@ -550,8 +579,7 @@ test_by_hand_durable(void **state)
         start_by_hand(&server, argv);
         ctx = attach(path);
         if (i)
-            assert_int_equal(
-                zp_increase(zp_ctx_state(ctx), "a", &value, 1), 0);
+            assert_int_equal(zp_increase(zp_ctx_state(ctx), "a", &value, 1), 0);
         else
             assert_int_equal(zp_set_int(zp_ctx_state(ctx), "a", 5), 0);
         zp_ctx_free(ctx);
@@ -672,6 +700,7 @@ main(void)
         ZP_TEST(test_odd_application),
         ZP_TEST(test_bad_programs),
         ZP_TEST(test_killed),
+        ZP_TEST(test_few_descriptors),
         ZP_TEST(test_herd),
         ZP_TEST(test_refused_twice),
         ZP_TEST(test_no_orphans),

@@ -193,8 +193,8 @@ receive(void *sub, news *ret, double seconds)
     assert_int_equal(zp__zmq_more(sub), 0);
     ret->kind = body[0];
     body[0] = ZP__TOPIC_KEY;
-    assert_true(zp__topic_read(body, ZP__TOPIC_SIZE, &(uint32_t){0},
-                               &ret->hash));
+    assert_true(
+        zp__topic_read(body, ZP__TOPIC_SIZE, &(uint32_t){0}, &ret->hash));
     memcpy(&ret->generation, body + ZP__TOPIC_SIZE, 4);
     memcpy(&ret->revision, body + ZP__TOPIC_SIZE + 4, 8);
     return true;
@@ -217,8 +217,8 @@ sync_with(void *sub, int *ret_before)
         if (got.kind == ZP__TOPIC_SYNC && got.hash == number)
             break;
     }
-    assert_int_equal(
-        zp__zmq_topic(sub, ZMQ_UNSUBSCRIBE, topic, sizeof topic), 0);
+    assert_int_equal(zp__zmq_topic(sub, ZMQ_UNSUBSCRIBE, topic, sizeof topic),
+                     0);
     if (ret_before)
         *ret_before = before;
     return got;
@@ -525,7 +525,8 @@ test_strange_requests(void **state)
     zp__client_free(client);
 }
 
-/* -------------------------------------------------------------- the clock -- */
+/* -------------------------------------------------------------- the clock --
+ */
 
 /* Another server has taken over (so says the board): ours goes, and harms
  * nothing. */

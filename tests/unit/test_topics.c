@@ -44,8 +44,8 @@ test_put_and_take(void **state)
     assert_int_equal(interest[7], 2);
     assert_int_equal(zp__topics_take(&topics, ZP__TOPIC_NS, 8), 0);
     assert_int_equal(zp__topics_take(&topics, ZP__TOPIC_NS, 7), 1);
-    assert_int_equal(
-        zp__topics_take(&topics, ZP__TOPIC_KEY, 7 + ZP__INTEREST), 1);
+    assert_int_equal(zp__topics_take(&topics, ZP__TOPIC_KEY, 7 + ZP__INTEREST),
+                     1);
     assert_int_equal(zp__topics_count(&topics), 0);
     assert_int_equal(sum_of_interest(), 0);
     zp__topics_free(&topics);
@@ -102,9 +102,8 @@ compare(zp__topics *topics)
     for (int kind = 0; kind < 2; kind++)
         for (unsigned i = 0; i < UNIVERSE; i++) {
             n += in[kind][i];
-            assert_int_equal(
-                zp__topics_mark(topics, kind_of(kind), hash_of(i)),
-                in[kind][i]);
+            assert_int_equal(zp__topics_mark(topics, kind_of(kind), hash_of(i)),
+                             in[kind][i]);
         }
     assert_int_equal(zp__topics_count(topics), n);
     assert_int_equal(sum_of_interest(), n);
