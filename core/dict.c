@@ -46,6 +46,17 @@ open_reading(zp_state *state, zp_state *ret)
     return rc;
 }
 
+/* Read STATE through the view of READING: both at one revision. */
+static void
+share_reading(const zp_state *state, const zp_state *reading, zp_state *ret)
+{
+    *ret = *state;
+    ret->embedded = true;
+    ret->next = ret->prev = NULL;
+    ret->view = reading->view;
+    ret->owns_view = false;
+}
+
 static void
 close_reading(zp_state *reading)
 {
@@ -92,8 +103,11 @@ zp_iter_free(zp_iter *iter)
 static int
 keep_value(zp_iter *iter, const zp__item *item)
 {
-    int rc = zp__image_check(item->image, item->size);
+    int rc = zp__need_image(iter->key, item);
 
+    if (rc != 0)
+        return rc;
+    rc = zp__image_check(item->image, item->size);
     if (rc != 0)
         return zp__about_key(iter->key, rc);
     return iter->value == NULL
@@ -184,8 +198,14 @@ compare(zp_state *a, zp_state *b)
             return 0;
         if (more_a == 0)
             return 1;
-        if (strcmp(key_a, key_b) != 0 || item_a.size != item_b.size ||
-            memcmp(item_a.image, item_b.image, item_a.size) != 0)
+        if (strcmp(key_a, key_b) != 0 || item_a.size != item_b.size)
+            return 0;
+        int rc = zp__need_image(key_a, &item_a);
+        if (rc == 0)
+            rc = zp__need_image(key_b, &item_b);
+        if (rc != 0)
+            return rc;
+        if (memcmp(item_a.image, item_b.image, item_a.size) != 0)
             return 0;
         after_a = key_a;
         after_b = key_b;
@@ -205,7 +225,11 @@ zp_equal(zp_state *a, zp_state *b)
         rc = open_reading(a, &one);
     if (rc != 0)
         return zp__state_done(a, rc);
-    rc = open_reading(b, &two);
+    if (one.owns_view && b->kind == ZP__LIVE &&
+        a->ctx->store == b->ctx->store)
+        share_reading(b, &one, &two);
+    else
+        rc = open_reading(b, &two);
     if (rc == 0) {
         rc = compare(&one, &two);
         close_reading(&two);
@@ -298,7 +322,9 @@ copy_all(zp__txn *txn, const char *ns, zp_state *from)
     int rc;
 
     while ((rc = zp__read_next(from, after, key, &item)) == 1) {
-        rc = has_equal(txn, ns, key, &item);
+        rc = zp__need_image(key, &item);
+        if (rc == 0)
+            rc = has_equal(txn, ns, key, &item);
         if (rc == 0)
             rc = put_copy(txn, ns, key, &item);
         if (rc < 0)

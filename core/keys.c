@@ -125,7 +125,22 @@ zp_set_value(zp_state *state, const char *key, const zp_value *value)
 
 /* ---- get ---- */
 
-/* Begin a read and find KEY; on success zp__read_end() must follow. */
+/* Begin a read and find KEY, perhaps without an image; on success
+ * zp__read_end() must follow. */
+static int
+find_key(zp_state *state, const char *key, zp__item *item)
+{
+    int rc = zp__read_begin(state);
+
+    if (rc != 0)
+        return rc;
+    rc = zp__read_get(state, key, item);
+    if (rc != 0)
+        zp__read_end(state);
+    return rc;
+}
+
+/* The same with an image, to be written to RET. */
 static int
 find(zp_state *state, const char *key, const void *ret, zp__item *item)
 {
@@ -134,10 +149,10 @@ find(zp_state *state, const char *key, const void *ret, zp__item *item)
     if (rc == 0 && ret == NULL)
         rc = zp__fail(-EINVAL, "the place for '%s' is NULL", key);
     if (rc == 0)
-        rc = zp__read_begin(state);
+        rc = find_key(state, key, item);
     if (rc != 0)
         return rc;
-    rc = zp__read_get(state, key, item);
+    rc = zp__need_image(key, item);
     if (rc != 0)
         zp__read_end(state);
     return rc;
@@ -289,8 +304,10 @@ int
 zp_contains(zp_state *state, const char *key)
 {
     zp__item item;
-    int rc = find(state, key, state, &item);
+    int rc = enter_key(state, key, false);
 
+    if (rc == 0)
+        rc = find_key(state, key, &item);
     if (rc == ZP_ENOKEY)
         return 0;
     if (rc != 0)

@@ -311,6 +311,17 @@ zp__read_get(zp_state *state, const char *key, zp__item *ret)
 }
 
 int
+zp__need_image(const char *key, const zp__item *item)
+{
+    if (item->image != NULL)
+        return 0;
+    return zp__fail(ZP_EGONE,
+                    "the old value of '%s' had %zu bytes: it was too large to "
+                    "be kept",
+                    key, item->size);
+}
+
+int
 zp__read_next(zp_state *state, const char *after, char *ret_key, zp__item *ret)
 {
     return state->kind == ZP__TXN

@@ -319,6 +319,73 @@ test_free_inside(void **state)
     assert_int_equal(value_of("last"), 1);
 }
 
+/* A child that the application forks inside is not inside itself. */
+static int
+forked_inside(void *user)
+{
+    zp_ctx_options options = {.size = sizeof options, .lock_timeout = 0.05};
+    zp_ctx *mine;
+
+    if (zp_ctx_attach(&mine, user, &options) != 0)
+        return 1;
+    if (zp_contains(zp_ctx_state(mine), "inside") != 0)
+        return 2;
+    if (zp_set_int(zp_ctx_state(mine), "x", 1) != -ETIMEDOUT)
+        return 3;
+    if (zp_ping(mine, NULL, NULL, 0, 10) != 0)
+        return 4;
+    zp_ctx_free(mine);
+    return 0;
+}
+
+static int
+fork_inside(zp_state *txn, void *user)
+{
+    assert_int_equal(zp_set_int(txn, "inside", 1), 0);
+    return zp_test_wait(zp_test_fork(forked_inside, user), 20);
+}
+
+static void
+test_fork_inside(void **state)
+{
+    (void)state;
+    assert_int_equal(
+        zp_atomic(live, fork_inside, (void *)zp_ctx_address(ctx)), 0);
+    assert_int_equal(value_of("inside"), 1);
+}
+
+/* What fails inside, without the function minding: the rest is kept. */
+static int
+ignore_failures(zp_state *txn, void *user)
+{
+    int64_t value;
+
+    (void)user;
+    assert_int_equal(zp_set_int(txn, "before", 1), 0);
+    assert_int_equal(zp_increase(txn, "absent", NULL, 1), ZP_ENOKEY);
+    assert_int_equal(zp_pop(txn, "absent", "I", &value), ZP_ENOKEY);
+    assert_int_equal(zp_pop(txn, "before", "s", &value), ZP_ETYPE);
+    assert_int_equal(zp_delete(txn, "absent"), ZP_ENOKEY);
+    assert_int_equal(zp_atomic(txn, fail_inside, NULL), -1);
+    assert_int_equal(zp_set_int(txn, "after", 2), 0);
+    return 0;
+}
+
+static void
+test_failures_inside(void **state)
+{
+    uint64_t length;
+
+    (void)state;
+    assert_int_equal(zp_set_int(live, "b", 7), 0);
+    assert_int_equal(zp_atomic(live, ignore_failures, NULL), 0);
+    assert_int_equal(value_of("before"), 1);
+    assert_int_equal(value_of("after"), 2);
+    assert_int_equal(value_of("b"), 7);
+    assert_int_equal(zp_length(live, &length), 0);
+    assert_int_equal(length, 3);
+}
+
 int
 main(void)
 {
@@ -330,6 +397,8 @@ main(void)
         ZP_TEST_WITH(test_many_writers, open_ctx, close_ctx),
         ZP_TEST_WITH(test_death_leaves_no_trace, open_ctx, close_ctx),
         ZP_TEST_WITH(test_free_inside, open_ctx, close_ctx),
+        ZP_TEST_WITH(test_fork_inside, open_ctx, close_ctx),
+        ZP_TEST_WITH(test_failures_inside, open_ctx, close_ctx),
     };
     return zp_test_main("atomic", tests, sizeof tests / sizeof *tests, 60);
 }

@@ -425,6 +425,113 @@ test_snapshots(void **state)
         assert_null(zp_state_free(snapshots[n]));
 }
 
+/* A value too large to be kept hides nothing but itself. */
+static void
+test_lost_value(void **state)
+{
+    static const char *const keys[] = {"a", "b", "c"};
+    zp_ctx_options options = {.size = sizeof options, .max_value = 4 << 20};
+    char *large = calloc(1, 2 << 20);
+    zp_ctx *other;
+    zp_state *s, *snapshot;
+    zp_iter *iter;
+    const char *key;
+    const zp_value *value;
+    uint64_t revision, length;
+    void *bytes = NULL;
+    size_t size = 0;
+
+    (void)state;
+    assert_int_equal(zp_ctx_new(&other, &options), 0);
+    s = zp_ctx_state(other);
+    assert_int_equal(zp_set_int(s, "a", 1), 0);
+    assert_int_equal(zp_set_bytes(s, "b", large, 2 << 20), 0);
+    assert_int_equal(zp_set_int(s, "c", 3), 0);
+    free(large);
+    assert_int_equal(zp_revision(s, &revision), 0);
+    assert_int_equal(zp_set_int(s, "b", 2), 0);
+    assert_int_equal(zp_at(s, &snapshot, revision), 0);
+    assert_int_equal(zp_contains(snapshot, "b"), 1);
+    assert_int_equal(zp_length(snapshot, &length), 0);
+    assert_int_equal(length, 3);
+    assert_int_equal(zp_get_bytes(snapshot, "b", &bytes, &size), ZP_EGONE);
+    assert_non_null(strstr(zp_ctx_error(other), "'b'"));
+    assert_null(bytes);
+    assert_int_equal(zp_type(snapshot, "b"), ZP_EGONE);
+    assert_int_equal(zp_equal(s, snapshot), 0);
+    assert_int_equal(zp_equal(snapshot, snapshot), ZP_EGONE);
+    assert_int_equal(zp_replace(s, snapshot), ZP_EGONE);
+    assert_int_equal(zp_iter_new(snapshot, &iter), 0);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(zp_iter_next(iter, &key, NULL), 1);
+        assert_string_equal(key, keys[i]);
+    }
+    assert_int_equal(zp_iter_next(iter, &key, NULL), 0);
+    zp_iter_free(iter);
+    assert_int_equal(zp_iter_new(snapshot, &iter), 0);
+    assert_int_equal(zp_iter_next(iter, &key, &value), 1);
+    assert_int_equal(zp_iter_next(iter, &key, &value), ZP_EGONE);
+    assert_int_equal(zp_iter_next(iter, &key, &value), 1); /* goes on */
+    assert_string_equal(key, "c");
+    zp_iter_free(iter);
+    zp_state_free(snapshot);
+    zp_ctx_free(other);
+}
+
+/* ---- two namespaces at one moment ---- */
+
+#define TOGETHER 20000
+
+static int
+set_both(zp_state *txn, void *user)
+{
+    zp_state *second;
+    int rc = zp_state_clone(txn, &second, "second");
+
+    if (rc == 0)
+        rc = zp_set_int(txn, "k", *(int *)user);
+    if (rc == 0)
+        rc = zp_set_int(second, "k", *(int *)user);
+    zp_state_free(second);
+    return rc;
+}
+
+static int
+write_both(void *user)
+{
+    zp_ctx *mine;
+
+    if (zp_ctx_attach(&mine, user, NULL) != 0)
+        return 1;
+    for (int i = 0; i < TOGETHER; i++)
+        if (zp_atomic(zp_ctx_state(mine), set_both, &i) != 0)
+            return 2;
+    zp_ctx_free(mine);
+    return 0;
+}
+
+static void
+test_equal_at_one_moment(void **state)
+{
+    zp_state *second;
+    uint64_t revision = 0;
+    int i = -1;
+
+    (void)state;
+    assert_int_equal(zp_state_clone(live, &second, "second"), 0);
+    assert_int_equal(zp_atomic(live, set_both, &i), 0);
+    pid_t pid = zp_test_fork(write_both, (void *)zp_ctx_address(ctx));
+    while (revision < TOGETHER) {
+        for (i = 0; i < 100; i++)
+            assert_int_equal(zp_equal(live, second), 1);
+        assert_int_equal(zp_revision(live, &revision), 0);
+    }
+    assert_int_equal(zp_test_wait(pid, 30), 0);
+    assert_int_equal(zp_set_int(second, "k", -5), 0);
+    assert_int_equal(zp_equal(live, second), 0);
+    zp_state_free(second);
+}
+
 static int
 iterate_and_write(zp_state *txn, void *user)
 {
@@ -510,6 +617,8 @@ main(void)
         ZP_TEST_WITH(test_one_change_each, open_ctx, close_ctx),
         ZP_TEST_WITH(test_snapshots, open_ctx, close_ctx),
         ZP_TEST_WITH(test_iterators_hold, open_ctx, close_ctx),
+        ZP_TEST(test_lost_value),
+        ZP_TEST_WITH(test_equal_at_one_moment, open_ctx, close_ctx),
         ZP_TEST_WITH(test_values, open_ctx, close_ctx),
     };
     return zp_test_main("state", tests, sizeof tests / sizeof *tests, 30);
