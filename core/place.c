@@ -11,12 +11,7 @@
  * still cleans up after a dead owner is waited for. A durable path is also
  * guarded when its state has a name: after the rename one looks for another
  * state on the same data; of two that start at once at least one sees the
- * other, and gives way.
- *
- * The base is shared by the processes of one user, so it must be the user's
- * alone: whoever could write there could swap the sockets. A base made on
- * demand has the sticky bit, and only such a one is removed when it is empty:
- * a directory that the user (or systemd) made may not be ours to make again.
+ * other, and gives way. The base is base.c's.
  */
 #include "core/place.h"
 
@@ -31,17 +26,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/base.h"
 #include "core/board.h"
 #include "core/error.h"
 #include "core/stale.h"
 
-#define RUN_MAX sizeof(((zp__place *)0)->run)
-#define NAME_MAX_ZP 64
-#define TRIES 100       /* at a base that others keep removing */
+#define TRIES 100       /* at a directory that others keep making or removing */
 #define ENDING_WAIT 3.0 /* seconds for the server of a dead owner */
 #define ENDING_STEP 5   /* milliseconds */
-
-/* ---- the base ---- */
 
 static int
 join(char *buffer, size_t size, const char *dir, const char *name)
@@ -54,80 +46,10 @@ join(char *buffer, size_t size, const char *dir, const char *name)
 }
 
 static int
-check_base(const char *path)
-{
-    struct stat st;
-    if (lstat(path, &st) < 0)
-        return -errno;
-    if (S_ISLNK(st.st_mode))
-        return zp__fail(-EACCES, "%s is a symbolic link", path);
-    if (!S_ISDIR(st.st_mode))
-        return zp__fail(-ENOTDIR, "%s is not a directory", path);
-    if (st.st_uid != geteuid())
-        return zp__fail(-EACCES, "%s belongs to user %u", path,
-                        (unsigned)st.st_uid);
-    if (st.st_mode & (S_IRWXG | S_IRWXO))
-        return zp__fail(-EACCES, "%s is open to other users (mode %04o)", path,
-                        (unsigned)st.st_mode & 07777);
-    return 0;
-}
-
-/* The base, canonical, into BUFFER. MAKE: make it if it is absent, else
- * -ENOENT without a text. */
-static int
-find_base(char buffer[RUN_MAX], bool make)
-{
-    char standard[40];
-    const char *path = secure_getenv("ZP_RUNTIME_DIR");
-    int rc = -ENOENT;
-    if (!path || !*path) {
-        snprintf(standard, sizeof standard, "/dev/shm/zp-%u",
-                 (unsigned)geteuid());
-        path = standard;
-    }
-    for (int i = 0; i < TRIES; i++) {
-        if (make && mkdir(path, S_ISVTX | S_IRWXU) < 0 && errno != EEXIST)
-            return zp__fail_errno(errno, "cannot make %s", path);
-        rc = check_base(path);
-        char *real = rc == 0 ? realpath(path, NULL) : NULL;
-        if (rc == 0 && !real)
-            rc = -errno;
-        if (rc == 0 && strlen(real) >= RUN_MAX)
-            rc =
-                zp__fail(-ENAMETOOLONG, "%s: the path is longer than %zu bytes",
-                         real, RUN_MAX - 1);
-        if (rc == 0)
-            strcpy(buffer, real);
-        free(real);
-        if (rc != -ENOENT || !make)
-            break;
-    }
-    if (rc == 0 || (rc == -ENOENT && !make))
-        return rc;
-    return zp__fail_code(rc);
-}
-
-static int
 open_dir(const char *path)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     return fd < 0 ? -errno : fd;
-}
-
-/* ---- names ---- */
-
-static int
-check_name(const char *name)
-{
-    size_t length = strlen(name);
-    if (length == 0 || length > NAME_MAX_ZP || name[0] == '.' ||
-        strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-                     "0123456789._-") != length)
-        return zp__fail(-EINVAL,
-                        "\"%.80s\" is not a name of a state: 1 to %d of "
-                        "[A-Za-z0-9._-], not starting with a dot",
-                        name, NAME_MAX_ZP);
-    return 0;
 }
 
 static void
@@ -135,30 +57,6 @@ durable_name(char buffer[64], const struct stat *data)
 {
     snprintf(buffer, 64, "d-%llx-%llx", (unsigned long long)data->st_dev,
              (unsigned long long)data->st_ino);
-}
-
-/* The canonical path of a durable state's directory, made if MAKE. */
-static int
-find_data(char buffer[ZP__PATH_MAX], const char *path, struct stat *ret_stat,
-          bool make)
-{
-    if (make && mkdir(path, S_IRWXU) < 0 && errno != EEXIST)
-        return zp__fail_errno(errno, "cannot make %s", path);
-    char *real = realpath(path, NULL);
-    if (!real)
-        return zp__fail_errno(errno, "%s", path);
-    int rc = 0;
-    if (stat(real, ret_stat) < 0)
-        rc = zp__fail_errno(errno, "%s", real);
-    else if (!S_ISDIR(ret_stat->st_mode))
-        rc = zp__fail(-ENOTDIR, "%s is not a directory", real);
-    else if (strlen(real) >= ZP__PATH_MAX)
-        rc = zp__fail(-ENAMETOOLONG, "%s: the path is longer than %d bytes",
-                      real, ZP__PATH_MAX - 1);
-    else
-        strcpy(buffer, real);
-    free(real);
-    return rc;
 }
 
 /* ---- finding ---- */
@@ -235,7 +133,7 @@ scan_for_data(const char *base, const struct stat *data, const char *except,
     if (!list)
         return errno == ENOENT ? 0 : zp__fail_errno(errno, "%s", base);
     while (found == 0 && (entry = readdir(list))) {
-        char run[RUN_MAX];
+        char run[ZP__RUN_MAX];
         struct stat st;
         zp__place place;
         if (entry->d_name[0] == '.' ||
@@ -258,12 +156,12 @@ scan_for_data(const char *base, const struct stat *data, const char *except,
 static int
 find_by_data(zp__place *ret, const char *path)
 {
-    char base[RUN_MAX], data[ZP__PATH_MAX];
+    char base[ZP__RUN_MAX], data[ZP__PATH_MAX];
     struct stat st;
-    int rc = find_data(data, path, &st, false);
+    int rc = zp__data_find(data, path, &st, false);
     if (rc < 0)
         return rc;
-    rc = find_base(base, false);
+    rc = zp__base_find(base, false);
     if (rc < 0 && rc != -ENOENT)
         return rc;
     if (rc == 0)
@@ -294,15 +192,15 @@ find_by_path(zp__place *ret, const char *path)
 int
 zp__place_find(zp__place *ret, const char *address)
 {
-    char base[RUN_MAX], run[RUN_MAX];
+    char base[ZP__RUN_MAX], run[ZP__RUN_MAX];
     if (!address || !*address)
         return zp__fail(-EINVAL, "no address of a state is given");
     if (strchr(address, '/'))
         return find_by_path(ret, address);
-    int rc = check_name(address);
+    int rc = zp__name_check(address);
     if (rc < 0)
         return rc;
-    rc = find_base(base, false);
+    rc = zp__base_find(base, false);
     if (rc == -ENOENT)
         return zp__fail(ZP_ENOSTATE, "no state named \"%s\" is running",
                         address);
@@ -338,7 +236,7 @@ in_use(const char *what, const zp__pid *owner)
 static int
 free_name(const char *target)
 {
-    char base[RUN_MAX];
+    char base[ZP__RUN_MAX];
     const char *name = strrchr(target, '/') + 1;
     zp__pid owner;
     enum zp__fate fate;
@@ -368,13 +266,13 @@ free_name(const char *target)
 
 /* A directory of our own below BASE, which others may remove when empty. */
 static int
-make_temp(zp__place *place, char base[RUN_MAX])
+make_temp(zp__place *place, char base[ZP__RUN_MAX])
 {
     char name[80];
     struct stat st;
     int rc = -ENOENT;
     for (int i = 0; i < TRIES && (rc == -ENOENT || rc == -EEXIST); i++) {
-        if ((rc = find_base(base, true)) < 0 ||
+        if ((rc = zp__base_find(base, true)) < 0 ||
             (rc = zp__temp_name(name, sizeof name)) < 0 ||
             (rc = join(place->run, sizeof place->run, base, name)) < 0)
             return rc;
@@ -419,13 +317,13 @@ int
 zp__place_new(zp__place *ret, const char *name, const char *path)
 {
     zp__place place = {.durable = path != NULL};
-    char base[RUN_MAX];
+    char base[ZP__RUN_MAX];
     struct stat st;
-    int rc = name ? check_name(name) : 0;
+    int rc = name ? zp__name_check(name) : 0;
     if (rc == 0 && path && !*path)
         rc = zp__fail(-EINVAL, "the path of a durable state is empty");
     if (rc == 0 && path)
-        rc = find_data(place.data, path, &st, true);
+        rc = zp__data_find(place.data, path, &st, true);
     if (rc < 0)
         return rc;
     zp__place_sweep();
@@ -447,7 +345,7 @@ zp__place_new(zp__place *ret, const char *name, const char *path)
 static int
 check_alone(const zp__place *place)
 {
-    char base[RUN_MAX];
+    char base[ZP__RUN_MAX];
     struct stat st;
     zp__pid owner;
     if (!place->durable || stat(place->data, &st) < 0)
@@ -485,7 +383,7 @@ zp__place_publish(zp__place *place)
 static void
 remove_base(const char *run)
 {
-    char base[RUN_MAX];
+    char base[ZP__RUN_MAX];
     struct stat st;
     snprintf(base, sizeof base, "%s", run);
     char *slash = strrchr(base, '/');
@@ -523,7 +421,7 @@ open_run(const zp__place *place)
 static void
 remove_by_path(const zp__place *place)
 {
-    char prefix[RUN_MAX + 1];
+    char prefix[ZP__RUN_MAX + 1];
     struct stat st;
     if (lstat(place->run, &st) < 0 || !S_ISDIR(st.st_mode) ||
         (place->ino && (st.st_dev != place->dev || st.st_ino != place->ino)))
@@ -554,8 +452,8 @@ zp__place_remove(const zp__place *place)
 void
 zp__place_sweep(void)
 {
-    char base[RUN_MAX];
-    if (find_base(base, false) < 0)
+    char base[ZP__RUN_MAX];
+    if (zp__base_find(base, false) < 0)
         return;
     DIR *list = opendir(base);
     if (!list)
