@@ -34,6 +34,7 @@
 #define SLACK_PAGES 24 /* free list and meta pages of any transaction */
 #define REFILL 128     /* pages of budget at a time */
 #define RECOUNT 16     /* revisions after which free pages are counted again */
+#define RECOUNT_PAGES 256 /* ... and one more for so many that were free */
 
 /* ---- free pages ---- */
 
@@ -98,13 +99,16 @@ count_free(zp__store *store, uint64_t *ret_all, uint64_t *ret_usable)
                               : zp__mdb_fail(store, rc, "counting free pages");
 }
 
-/* Count again what was counted more than AGE revisions ago. */
+/* Count free pages, now or (OLD) unless it was done not long ago: the more
+ * there are, the longer until others may have used them up. */
 static int
-free_pages(zp__txn *txn, uint64_t age)
+free_pages(zp__txn *txn, bool old)
 {
     struct zp__free *pages = &txn->store->free;
+    uint64_t age = RECOUNT + pages->usable / RECOUNT_PAGES;
 
-    if (pages->revision != 0 && txn->revision - pages->revision <= age)
+    if (pages->revision != 0 &&
+        txn->revision - pages->revision <= (old ? age : 0))
         return 0;
     int rc = count_free(txn->store, &pages->all, &pages->usable);
     if (rc == 0)
@@ -173,12 +177,12 @@ check_limit(zp__txn *txn, uint64_t wanted)
 
     if (txn->end + wanted <= limit)
         return 0;
-    rc = free_pages(txn, wanted > REFILL ? 0 : RECOUNT);
+    rc = free_pages(txn, wanted <= REFILL);
     if (rc != 0 || pages_used(txn, wanted) <= limit)
         return rc;
     zp__store_check_readers(store);
     store->free.revision = 0;
-    rc = free_pages(txn, 0);
+    rc = free_pages(txn, false);
     if (rc != 0 || pages_used(txn, wanted) <= limit)
         return rc;
     store->free.revision = 0; /* ask again: something may be let go */
@@ -202,9 +206,9 @@ zp__space_excess(zp__txn *txn, const zp__log *log, uint64_t *ret)
     *ret = 0;
     if (txn->end <= most || log->bytes <= least)
         return 0;
-    int rc = free_pages(txn, RECOUNT);
+    int rc = free_pages(txn, true);
     if (rc == 0 && txn->end - pages->all > most)
-        rc = free_pages(txn, 0);
+        rc = free_pages(txn, false);
     if (rc != 0 || txn->end - pages->all <= most)
         return rc;
     *ret = (txn->end - pages->all - most) * store->page;
