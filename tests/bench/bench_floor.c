@@ -8,6 +8,7 @@ static const side_measure measures[] = {
     {"set", floor_lmdb_start, floor_commit_round, floor_lmdb_stop},
     {"increase", floor_lmdb_start, floor_commit_round, floor_lmdb_stop},
     {"atomic", floor_lmdb_start, floor_commit_round, floor_lmdb_stop},
+    {"events", floor_lmdb_start, floor_rate_round, floor_lmdb_stop},
     {"callback", floor_chain_start, floor_chain_round, floor_zmq_stop},
     {"pss", floor_idle_start, floor_idle_round, floor_zmq_stop},
     {0},

@@ -13,6 +13,7 @@ int floor_lmdb_start(struct side *side);
 void floor_lmdb_stop(struct side *side);
 int floor_get_round(struct side *side);
 int floor_commit_round(struct side *side);
+int floor_rate_round(struct side *side); /* the same, per second */
 
 /* floor_zmq.c: a chain PUSH -> PULL, PUB -> SUB over ipc in three processes,
  * and idle processes with one SUB socket each. */

@@ -192,3 +192,14 @@ floor_commit_round(struct side *side)
 {
     return side_report_op(side, commit_one);
 }
+
+int
+floor_rate_round(struct side *side)
+{
+    double us = side_per_op(side, commit_one, 0.2);
+
+    if (us < 0)
+        return SIDE_FAIL;
+    side_report(side, "rate", 1e6 / us);
+    return SIDE_OK;
+}
