@@ -13,8 +13,7 @@
 #include <time.h>
 
 static void
-begin(zp_event *event, zp_ctx *ctx, enum zp_event_kind kind,
-      uint64_t revision)
+begin(zp_event *event, zp_ctx *ctx, enum zp_event_kind kind, uint64_t revision)
 {
     event->token = ctx->token;
     event->kind = kind;
@@ -35,9 +34,8 @@ zp__event_row(zp_event *event, zp_ctx *ctx, zp__view *view, const char *ns,
 }
 
 void
-zp__event_overrun(zp_event *event, zp_ctx *ctx, zp__view *view,
-                  const char *ns, uint64_t head, uint64_t first,
-                  uint64_t last)
+zp__event_overrun(zp_event *event, zp_ctx *ctx, zp__view *view, const char *ns,
+                  uint64_t head, uint64_t first, uint64_t last)
 {
     struct timespec now;
 
@@ -154,9 +152,9 @@ zp_event_change(const zp_event *event, zp_change *ret_change, size_t i)
         return zp__state_done(&event->snapshot,
                               zp__fail(-EINVAL, "ret_change is NULL"));
     if (i >= event->n)
-        return zp__state_done(&event->snapshot,
-                              zp__fail(-ERANGE, "change %zu of %zu", i,
-                                       event->n));
+        return zp__state_done(
+            &event->snapshot,
+            zp__fail(-ERANGE, "change %zu of %zu", i, event->n));
     ret_change->key = event->text + event->changes[i].key;
     ret_change->flags = event->changes[i].flags;
     return 0;

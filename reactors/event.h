@@ -18,7 +18,7 @@ struct zp_event {
     struct zp__changed {
         size_t key; /* in `text` */
         unsigned flags;
-    } *changes;
+    } * changes;
     size_t n, room;
     char *text;
     size_t text_size, text_room;
@@ -26,8 +26,8 @@ struct zp_event {
 };
 
 /* Begin an event of a row, or an overrun as of HEAD; read through VIEW. */
-void zp__event_row(zp_event *event, zp_ctx *ctx, zp__view *view,
-                   const char *ns, const zp__row *row);
+void zp__event_row(zp_event *event, zp_ctx *ctx, zp__view *view, const char *ns,
+                   const zp__row *row);
 void zp__event_overrun(zp_event *event, zp_ctx *ctx, zp__view *view,
                        const char *ns, uint64_t head, uint64_t first,
                        uint64_t last);

@@ -18,12 +18,12 @@
  * be reported twice. Nobody waits for any of this: a watch's cursor is the head
  * at its registration, and each answer makes a turn read the log once.
  *
- * Reconnects. libzmq sends all subscriptions again, in the order of their bytes.
- * One *standing* sync topic, which sorts behind all others (0xFF), is answered
- * then: with a new generation it says that a new server knows whatever had been
- * confirmed. A generation in the board that is not the one we connected to
- * means that libzmq has not noticed yet, or is sleeping before its next
- * attempt: then we connect afresh.
+ * Reconnects. libzmq sends all subscriptions again, in the order of their
+ * bytes. One *standing* sync topic, which sorts behind all others (0xFF), is
+ * answered then: with a new generation it says that a new server knows whatever
+ * had been confirmed. A generation in the board that is not the one we
+ * connected to means that libzmq has not noticed yet, or is sleeping before its
+ * next attempt: then we connect afresh.
  *
  * Cost: a subscription that is confirmed already costs no message; it is kept
  * for a second after its last link went, so that a loop of short watches of one
@@ -38,12 +38,11 @@
 
 #include "core/zmq_call.h"
 
-#define DRAIN_MAX 1000     /* messages read per turn */
-#define PATIENCE 0.05      /* seconds for the first answer; doubled, up to */
+#define DRAIN_MAX 1000 /* messages read per turn */
+#define PATIENCE 0.05  /* seconds for the first answer; doubled, up to */
 #define PATIENCE_MAX 1.0
-#define KEEP_IDLE 1.0      /* seconds that an idle subscription is kept */
-#define QUEUE 64           /* messages: they are wake-ups, one is enough */
-#define BUCKETS 64         /* to begin with */
+#define KEEP_IDLE 1.0 /* seconds that an idle subscription is kept */
+#define QUEUE 64      /* messages: they are wake-ups, one is enough */
 
 /* -------------------------------------------------------------- topics -- */
 
@@ -55,70 +54,23 @@ name_topic(unsigned char *name, unsigned char kind, uint64_t hash)
         name[i] = (unsigned char)hash;
 }
 
-static zp__sub **
-bucket(const zp__feed *feed, unsigned char kind, uint64_t hash)
-{
-    hash = (hash ^ kind) * UINT64_C(0x9e3779b97f4a7c15);
-    return &feed->buckets[(hash >> 32) & (feed->n_buckets - 1)];
-}
-
-zp__sub *
-zp__feed_find(const zp__feed *feed, unsigned char kind, uint64_t hash)
-{
-    zp__sub *sub = *bucket(feed, kind, hash);
-
-    while (sub && (sub->hash != hash || sub->name[0] != kind))
-        sub = sub->chain;
-    return sub;
-}
-
-/* Twice the buckets. Without memory the chains just get longer. */
-static void
-grow(zp__feed *feed)
-{
-    size_t n = feed->n_buckets;
-    zp__sub **old = feed->buckets, **grown = calloc(n * 2, sizeof *grown);
-
-    if (!grown)
-        return;
-    feed->buckets = grown;
-    feed->n_buckets = n * 2;
-    for (size_t i = 0; i < n; i++) {
-        for (zp__sub *sub = old[i], *next; sub; sub = next) {
-            zp__sub **at = bucket(feed, sub->name[0], sub->hash);
-            next = sub->chain;
-            sub->chain = *at;
-            *at = sub;
-        }
-    }
-    free(old);
-}
-
 static int
 sub_new(zp__feed *feed, zp__sub **ret, unsigned char kind, uint64_t hash)
 {
-    zp__sub *sub = calloc(1, sizeof *sub), **at;
+    zp__sub *sub;
     int rc;
 
-    if (!sub)
-        return zp__fail(-ENOMEM, "no memory for a subscription");
+    rc = zp__subs_add(&feed->subs, &sub, kind, hash);
+    if (rc < 0)
+        return rc;
     name_topic(sub->name, kind, hash);
-    rc = zp__zmq_topic(feed->socket, ZMQ_SUBSCRIBE, sub->name,
-                       sizeof sub->name);
+    rc =
+        zp__zmq_topic(feed->socket, ZMQ_SUBSCRIBE, sub->name, sizeof sub->name);
     if (rc < 0) {
-        free(sub);
+        zp__subs_remove(&feed->subs, sub);
         return zp__fail_errno(-rc, "cannot subscribe");
     }
-    if (feed->n_subs >= feed->n_buckets)
-        grow(feed);
-    at = bucket(feed, kind, hash);
-    sub->chain = *at;
-    *at = sub;
-    sub->hash = hash;
     sub->serial = ++feed->serial;
-    zp__list_init(&sub->idle);
-    zp__list_init(&sub->links);
-    feed->n_subs++;
     *ret = sub;
     return 0;
 }
@@ -126,22 +78,16 @@ sub_new(zp__feed *feed, zp__sub **ret, unsigned char kind, uint64_t hash)
 static void
 sub_free(zp__feed *feed, zp__sub *sub)
 {
-    zp__sub **at = bucket(feed, sub->name[0], sub->hash);
-
-    while (*at != sub)
-        at = &(*at)->chain;
-    *at = sub->chain;
     zp__list_remove(&sub->idle);
     zp__zmq_topic(feed->socket, ZMQ_UNSUBSCRIBE, sub->name, sizeof sub->name);
-    feed->n_subs--;
-    free(sub);
+    zp__subs_remove(&feed->subs, sub);
 }
 
 int
 zp__feed_subscribe(zp__feed *feed, zp__link *link, unsigned char kind,
                    uint64_t hash)
 {
-    zp__sub *sub = zp__feed_find(feed, kind, hash);
+    zp__sub *sub = zp__subs_find(&feed->subs, kind, hash);
     int rc;
 
     if (!sub) {
@@ -203,8 +149,7 @@ generation_now(const zp__feed *feed)
 bool
 zp__feed_confirmed(const zp__feed *feed, const zp__sub *sub)
 {
-    return sub->serial <= feed->confirmed &&
-           feed->told == generation_now(feed);
+    return sub->serial <= feed->confirmed && feed->told == generation_now(feed);
 }
 
 static bool
@@ -378,10 +323,8 @@ set_options(void *socket)
 {
     static const int options[][2] = {
         {ZMQ_SNDHWM, 0}, /* a subscription is never dropped */
-        {ZMQ_RCVHWM, QUEUE},
-        {ZMQ_LINGER, 0},
-        {ZMQ_RECONNECT_IVL, 2},
-        {ZMQ_RECONNECT_IVL_MAX, 250},
+        {ZMQ_RCVHWM, QUEUE},    {ZMQ_LINGER, 0},
+        {ZMQ_RECONNECT_IVL, 2}, {ZMQ_RECONNECT_IVL_MAX, 250},
     };
     int rc = 0;
 
@@ -452,7 +395,7 @@ feed_drop(zp__feed *feed)
     zp__own_forget(feed->owned);
     zp__view_free(feed->view);
     zp__frames_free(feed->spare);
-    free(feed->buckets);
+    zp__subs_free(&feed->subs);
     free(feed);
 }
 
@@ -531,11 +474,9 @@ feed_open(zp__feed *feed)
     zp__loop *loop = feed->ctx->loop;
     int rc;
 
-    feed->n_buckets = BUCKETS;
-    feed->buckets = calloc(BUCKETS, sizeof *feed->buckets);
-    if (!feed->buckets)
-        return zp__fail(-ENOMEM, "no memory for watches");
-    rc = zp__view_new(&feed->view, feed->ctx->store);
+    rc = zp__subs_init(&feed->subs);
+    if (rc == 0)
+        rc = zp__view_new(&feed->view, feed->ctx->store);
     if (rc == 0)
         rc = zp__loop_kick(loop, &feed->kick, on_turn, feed);
     if (rc == 0)

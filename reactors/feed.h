@@ -46,11 +46,18 @@ typedef struct zp__sub {
     struct zp__sub *chain; /* in its bucket */
     zp__node idle;         /* in feed->idle while it has no links */
     zp__node links;        /* who reacts, in order of registration */
+    unsigned char kind;    /* ZP__TOPIC_KEY, ZP__TOPIC_NS */
     unsigned char name[ZP__TOPIC_SIZE];
     uint64_t hash;
     uint64_t serial; /* its place among all subscriptions ever made */
     double idle_since;
 } zp__sub;
+
+typedef struct zp__subs {
+    zp__sub **buckets;
+    size_t n_buckets; /* a power of two */
+    size_t n;
+} zp__subs;
 
 /* That a tap wants a topic, and for which key (NULL: the namespace). */
 typedef struct zp__link {
@@ -91,14 +98,14 @@ struct zp__tap {
     zp__link *links;
     size_t n_links;
 
-    uint64_t order;   /* of registration */
-    uint64_t cursor;  /* when apart */
+    uint64_t order;    /* of registration */
+    uint64_t cursor;   /* when apart */
     uint64_t found_at; /* live: the revision of the event that waits, or 0 */
-    uint64_t silent;  /* what is lost up to here is no loss (ZP_OLDEST) */
-    uint64_t mark;    /* the row for which it was collected last */
+    uint64_t silent;   /* what is lost up to here is no loss (ZP_OLDEST) */
+    uint64_t mark;     /* the row for which it was collected last */
     unsigned refs;
-    bool active;     /* can still be called */
-    bool busy;       /* its callback is on the stack */
+    bool active; /* can still be called */
+    bool busy;   /* its callback is on the stack */
     bool is_apart;
     bool replays;    /* started in the past, and is not in line yet */
     bool listed;     /* in feed->taps */
@@ -125,9 +132,7 @@ struct zp__feed {
     zp__handle *patience_timer;
     zp__handle *idle_timer;
     zp__node idle; /* subscriptions without links, longest first */
-    zp__sub **buckets;
-    size_t n_buckets; /* a power of two */
-    size_t n_subs;
+    zp__subs subs;
 
     /* tap.c, turn.c: who reacts, and how far the log has been read */
     zp__view *view;
@@ -135,8 +140,8 @@ struct zp__feed {
     zp__handle *again; /* after an error */
     zp__node taps;     /* all, in order of registration */
     zp__reader buffered, live;
-    unsigned turns;    /* on the stack */
-    zp__frame *spare;  /* turns' memory, for as many as were nested */
+    unsigned turns;   /* on the stack */
+    zp__frame *spare; /* turns' memory, for as many as were nested */
     uint64_t order;   /* the next registration's */
     uint64_t rows;    /* matched so far: marks taps */
     uint64_t active;  /* how many taps are */
@@ -160,12 +165,19 @@ void zp__feed_confirm(zp__feed *feed);
 /* Undo it (nothing for a link that was not made). */
 void zp__feed_unsubscribe(zp__feed *feed, zp__link *link);
 
-/* Who wants that topic: NULL or a subscription (maybe an idle one). */
-zp__sub *zp__feed_find(const zp__feed *feed, unsigned char kind,
-                       uint64_t hash);
-
 /* Does the server that runs now know this subscription? */
 bool zp__feed_confirmed(const zp__feed *feed, const zp__sub *sub);
+
+/* ---- subs.c ---- */
+
+int zp__subs_init(zp__subs *subs);
+void zp__subs_free(zp__subs *subs); /* which is empty */
+int zp__subs_add(zp__subs *subs, zp__sub **ret, unsigned char kind,
+                 uint64_t hash);
+void zp__subs_remove(zp__subs *subs, zp__sub *sub);
+
+/* Who wants that topic: NULL or a subscription (maybe an idle one). */
+zp__sub *zp__subs_find(const zp__subs *subs, unsigned char kind, uint64_t hash);
 
 /* ---- tap.c ---- */
 

@@ -180,10 +180,9 @@ first_cursor(zp__tap *tap, uint64_t since, uint64_t *ret_head,
     tap->silent = 0;
     if (tap->flags & ZP_SINCE) {
         if (since > head)
-            return zp__fail(-ERANGE,
-                            "since revision %llu, but the newest is %llu",
-                            (unsigned long long)since,
-                            (unsigned long long)head);
+            return zp__fail(
+                -ERANGE, "since revision %llu, but the newest is %llu",
+                (unsigned long long)since, (unsigned long long)head);
         *ret_cursor = since;
     } else if (tap->flags & ZP_OLDEST) {
         *ret_cursor = tail ? tail - 1 : 0;

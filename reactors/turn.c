@@ -23,8 +23,8 @@
  *    reads next, in this turn or an inner one, goes on behind the event;
  *  - a tap that is busy (below on the stack) is passed over, and its cursor
  *    stays; what happens meanwhile waits for it in the log;
- *  - what a row matched is kept with references, and each tap is looked at again
- *    before it is called;
+ *  - what a row matched is kept with references, and each tap is looked at
+ * again before it is called;
  *  - when a callback comes back and the view is not the one from before, the
  *    turn ends then and there and begins anew: nothing that it knew holds. It
  *    does not move anybody's cursor any more, the inner turn has;
@@ -37,42 +37,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "reactors/event.h"
-#include "reactors/feed.h"
+#include "reactors/turn.h"
 
 #define NOBODY UINT64_MAX
 #define RETRY 0.1 /* seconds after an error */
-
-/* That a tap wants a change of the row in hand. */
-struct hit {
-    zp__tap *tap;     /* a reference is held */
-    const char *key;  /* the tap's; NULL: look for all of its keys */
-    unsigned flags;   /* zp_change_flag */
-    uint32_t i;       /* which change */
-};
-
-/* The memory of a turn: as many as turns are on the stack. */
-struct zp__frame {
-    zp__frame *next;
-    struct hit *hits;
-    size_t n, room;
-    bool mixed; /* not in order of registration as they came */
-    zp_event event;
-};
-
-typedef struct turn {
-    zp__feed *feed;
-    zp__frame *frame;
-    zp__row row; /* the one in hand */
-    uint64_t head, tail;
-    uint64_t epoch; /* of the view */
-    uint64_t limit; /* the order of the first tap that is not of this turn */
-    unsigned events;
-    unsigned before; /* of this part */
-    unsigned quota;
-    double until;
-    bool more; /* there is more to do than this turn did */
-} turn;
 
 /* What comes out of a part; an error is negative. */
 enum {
@@ -82,74 +50,11 @@ enum {
     GONE   /* the context is: touch nothing */
 };
 
-/* -------------------------------------------------------------- memory -- */
-
-static zp__frame *
-frame_free(zp__frame *frame)
-{
-    zp__event_clear(&frame->event);
-    free(frame->hits);
-    free(frame);
-    return NULL;
-}
-
-void
-zp__frames_free(zp__frame *frames)
-{
-    while (frames) {
-        zp__frame *next = frames->next;
-
-        frame_free(frames);
-        frames = next;
-    }
-}
-
-static int
-take_frame(turn *t)
-{
-    t->frame = t->feed->spare;
-    if (t->frame) {
-        t->feed->spare = t->frame->next;
-        return 0;
-    }
-    t->frame = calloc(1, sizeof *t->frame);
-    return t->frame ? 0 : zp__fail(-ENOMEM, "no memory for events");
-}
-
-static int
-add_hit(zp__frame *frame, zp__tap *tap, const char *key, unsigned flags,
-        uint32_t i)
-{
-    if (frame->n == frame->room) {
-        size_t room = frame->room ? frame->room * 2 : 16;
-        struct hit *grown = realloc(frame->hits, room * sizeof *grown);
-
-        if (!grown)
-            return zp__fail(-ENOMEM, "no memory for events");
-        frame->hits = grown;
-        frame->room = room;
-    }
-    if (frame->n && frame->hits[frame->n - 1].tap->order > tap->order)
-        frame->mixed = true;
-    frame->hits[frame->n++] = (struct hit){tap, key, flags, i};
-    tap->refs++;
-    return 0;
-}
-
-/* Also when the context is gone: a reference is only memory. */
-static void
-drop_hits(zp__frame *frame)
-{
-    while (frame->n)
-        zp__tap_unref(frame->hits[--frame->n].tap);
-    frame->mixed = false;
-}
-
 /* ------------------------------------------------------------- calling -- */
 
 /* A part of the turn begins: so many events more at most. */
 static void
-share(turn *t, unsigned events)
+share(zp__turn *t, unsigned events)
 {
     t->before = t->events;
     t->quota = t->events + events;
@@ -157,22 +62,15 @@ share(turn *t, unsigned events)
 }
 
 static bool
-spent(const turn *t)
+spent(const zp__turn *t)
 {
     return t->events >= t->quota ||
            (t->events > t->before && zp__now() > t->until);
 }
 
-/* Can this turn call TAP? */
-static bool
-can_call(const turn *t, const zp__tap *tap)
-{
-    return tap->active && !tap->busy && tap->order < t->limit;
-}
-
 /* Call TAP, which is apart with its new cursor, with the frame's event. */
 static int
-call(turn *t, zp__tap *tap)
+call(zp__turn *t, zp__tap *tap)
 {
     zp__feed *feed = t->feed;
     zp_ctx *ctx = feed->ctx;
@@ -194,14 +92,13 @@ call(turn *t, zp__tap *tap)
     if (zp__ctx_leave(ctx, called, rc))
         return GONE;
     if (ctx->dying || !zp__view_begun(feed->view) ||
-        zp__view_epoch(feed->view) != t->epoch ||
-        zp__loop_ending(ctx->loop))
+        zp__view_epoch(feed->view) != t->epoch || zp__loop_ending(ctx->loop))
         return STOP;
     return GO;
 }
 
 static int
-call_overrun(turn *t, zp__tap *tap, uint64_t first)
+call_overrun(zp__turn *t, zp__tap *tap, uint64_t first)
 {
     zp__tap_found(tap, 0);
     if (zp__tap_cursor(tap) < t->tail - 1)
@@ -211,151 +108,11 @@ call_overrun(turn *t, zp__tap *tap, uint64_t first)
     return call(t, tap);
 }
 
-/* ------------------------------------------------------------ matching -- */
-
-static bool
-own_write(const turn *t, const zp__tap *tap)
-{
-    return t->row.writer == tap->writer && !(tap->flags & ZP_OWN);
-}
-
-/* Is the row in hand the next for TAP, in a scan that began behind FROM? One
- * that was further back then has rows to see before this one. */
-static bool
-is_next(const turn *t, const zp__tap *tap, const zp__reader *reader,
-        uint64_t from)
-{
-    uint64_t cursor = zp__tap_cursor(tap);
-
-    return can_call(t, tap) && tap->reader == reader && cursor >= from &&
-           cursor < t->row.revision;
-}
-
-static int
-match_key(turn *t, const zp__reader *reader, uint64_t from,
-          const zp__log_change *change, uint32_t i)
-{
-    zp__sub *sub = zp__feed_find(t->feed, ZP__TOPIC_KEY,
-                                 zp__topic_key(change->ns, change->key));
-    int rc = 0;
-
-    if (!sub)
-        return 0;
-    ZP__EACH(at, next, &sub->links)
-    {
-        zp__link *link = ZP__OF(at, zp__link, node);
-        zp__tap *tap = link->tap;
-
-        if (strcmp(link->key, change->key) != 0 ||
-            strcmp(tap->ns, change->ns) != 0 ||
-            !is_next(t, tap, reader, from) || own_write(t, tap))
-            continue;
-        if ((change->flags & ZP_IDENTICAL) && !(tap->flags & ZP_SAME))
-            continue;
-        rc = add_hit(t->frame, tap, link->key, change->flags, i);
-        if (rc < 0)
-            break;
-    }
-    return rc;
-}
-
-static int
-match_ns(turn *t, const zp__reader *reader, uint64_t from,
-         const zp__sub *sub, const zp__log_change *change, uint32_t i)
-{
-    int rc = 0;
-
-    ZP__EACH(at, next, &sub->links)
-    {
-        zp__tap *tap = ZP__OF(at, zp__link, node)->tap;
-
-        if (tap->mark == t->feed->rows || !is_next(t, tap, reader, from) ||
-            own_write(t, tap) || !zp__tap_wants(tap, change))
-            continue;
-        tap->mark = t->feed->rows;
-        rc = add_hit(t->frame, tap, NULL, 0, i);
-        if (rc < 0)
-            break;
-    }
-    return rc;
-}
-
-static int
-compare_hits(const void *a, const void *b)
-{
-    const struct hit *x = a, *y = b;
-
-    if (x->tap->order != y->tap->order)
-        return x->tap->order < y->tap->order ? -1 : 1;
-    return x->i < y->i ? -1 : x->i > y->i;
-}
-
-/* Read row REVISION and collect who wants something of it, in order of
- * registration. */
-static int
-match(turn *t, const zp__reader *reader, uint64_t from, uint64_t revision)
-{
-    zp__log_change change;
-    const char *ns = ""; /* of the row, like all that it points to */
-    zp__sub *sub = NULL;
-    int rc = zp__view_row(t->feed->view, revision, &t->row);
-
-    t->feed->rows++;
-    for (uint32_t i = 0; rc == 0 && i < t->row.n; i++) {
-        rc = zp__row_change(t->feed->view, &t->row, i, &change);
-        if (rc < 0)
-            break;
-        if (strcmp(ns, change.ns) != 0) {
-            ns = change.ns;
-            sub = zp__feed_find(t->feed, ZP__TOPIC_NS, zp__topic_ns(ns));
-        }
-        rc = match_key(t, reader, from, &change, i);
-        if (rc == 0 && sub)
-            rc = match_ns(t, reader, from, sub, &change, i);
-    }
-    if (rc == 0 && t->frame->mixed)
-        qsort(t->frame->hits, t->frame->n, sizeof *t->frame->hits,
-              compare_hits);
-    return rc;
-}
-
-/* -------------------------------------------------------------- events -- */
-
-/* All changes of the row in hand that TAP wants. */
-static int
-add_all(turn *t, zp__tap *tap)
-{
-    zp__log_change change;
-    int rc = 0;
-
-    for (uint32_t i = 0; rc == 0 && i < t->row.n; i++) {
-        rc = zp__row_change(t->feed->view, &t->row, i, &change);
-        if (rc == 0 && zp__tap_wants(tap, &change))
-            rc = zp__event_add(&t->frame->event, change.key, change.flags);
-    }
-    return rc;
-}
-
-/* The row's event for TAP, from its N hits (none: whatever it wants of it). */
-static int
-make_event(turn *t, zp__tap *tap, const struct hit *hits, size_t n)
-{
-    zp_event *event = &t->frame->event;
-    int rc = 0;
-
-    zp__event_row(event, t->feed->ctx, t->feed->view, tap->ns, &t->row);
-    if (n == 0 || !hits->key)
-        return add_all(t, tap);
-    for (size_t i = 0; i < n && rc == 0; i++)
-        rc = zp__event_add(event, hits[i].key, hits[i].flags);
-    return rc;
-}
-
 /* ------------------------------------------------------------ overruns -- */
 
 /* The lowest cursor among READER's taps that can be called. */
 static uint64_t
-lowest(const turn *t, const zp__reader *reader)
+lowest(const zp__turn *t, const zp__reader *reader)
 {
     uint64_t low = reader->in_line ? reader->read : NOBODY;
 
@@ -363,7 +120,7 @@ lowest(const turn *t, const zp__reader *reader)
     {
         zp__tap *tap = ZP__OF(at, zp__tap, apart);
 
-        if (can_call(t, tap) && tap->cursor < low)
+        if (zp__can_call(t, tap) && tap->cursor < low)
             low = tap->cursor;
     }
     return low;
@@ -372,7 +129,7 @@ lowest(const turn *t, const zp__reader *reader)
 /* One that the log has passed, or NULL. Looks at all taps only if there is
  * one. */
 static zp__tap *
-find_overrun(const turn *t, const zp__reader *reader)
+find_overrun(const zp__turn *t, const zp__reader *reader)
 {
     uint64_t low = lowest(t, reader);
 
@@ -382,7 +139,7 @@ find_overrun(const turn *t, const zp__reader *reader)
     {
         zp__tap *tap = ZP__OF(at, zp__tap, node);
 
-        if (tap->reader == reader && can_call(t, tap) &&
+        if (tap->reader == reader && zp__can_call(t, tap) &&
             zp__tap_cursor(tap) + 1 < t->tail)
             return tap;
     }
@@ -392,7 +149,7 @@ find_overrun(const turn *t, const zp__reader *reader)
 /* Who asked for the oldest retained has lost nothing by what was dropped before
  * the first look, as long as it is older than the registration. */
 static bool
-forgiven(const turn *t, zp__tap *tap)
+forgiven(const zp__turn *t, zp__tap *tap)
 {
     uint64_t cursor = t->tail - 1;
 
@@ -404,7 +161,7 @@ forgiven(const turn *t, zp__tap *tap)
 }
 
 static int
-overruns(turn *t, const zp__reader *reader)
+overruns(zp__turn *t, const zp__reader *reader)
 {
     zp__tap *tap;
     int rc;
@@ -413,9 +170,8 @@ overruns(turn *t, const zp__reader *reader)
     while ((tap = find_overrun(t, reader))) {
         if (forgiven(t, tap))
             continue;
-        rc = call_overrun(t, tap,
-                          tap->found_at ? tap->found_at
-                                        : zp__tap_cursor(tap) + 1);
+        rc = call_overrun(
+            t, tap, tap->found_at ? tap->found_at : zp__tap_cursor(tap) + 1);
         if (rc != GO)
             return rc;
         if (spent(t))
@@ -429,7 +185,7 @@ overruns(turn *t, const zp__reader *reader)
 /* All rows from behind FROM to DONE have been seen by those of READER's taps
  * that stood between, and by those in line if FROM was not ahead of them. */
 static void
-advance(const turn *t, zp__reader *reader, uint64_t from, uint64_t done)
+advance(const zp__turn *t, zp__reader *reader, uint64_t from, uint64_t done)
 {
     if (done > reader->read)
         reader->read = done;
@@ -437,7 +193,7 @@ advance(const turn *t, zp__reader *reader, uint64_t from, uint64_t done)
     {
         zp__tap *tap = ZP__OF(at, zp__tap, apart);
 
-        if (!can_call(t, tap) || tap->cursor < from || tap->cursor > done)
+        if (!zp__can_call(t, tap) || tap->cursor < from || tap->cursor > done)
             continue;
         tap->cursor = done;
         if (done == reader->read)
@@ -447,7 +203,7 @@ advance(const turn *t, zp__reader *reader, uint64_t from, uint64_t done)
 
 /* Call all that the row in hand is for. */
 static int
-call_hits(turn *t, const zp__reader *reader, uint64_t from)
+call_hits(zp__turn *t, const zp__reader *reader, uint64_t from)
 {
     zp__frame *frame = t->frame;
     int rc = GO;
@@ -458,11 +214,11 @@ call_hits(turn *t, const zp__reader *reader, uint64_t from)
 
         for (n = 1; i + n < frame->n && frame->hits[i + n].tap == tap;)
             n++;
-        if (!is_next(t, tap, reader, from))
+        if (!zp__is_next(t, tap, reader, from))
             continue; /* a callback has ended or moved it */
         if (i > 0 && spent(t))
             return SPENT;
-        rc = make_event(t, tap, &frame->hits[i], n);
+        rc = zp__make_event(t, tap, &frame->hits[i], n);
         if (rc < 0)
             break;
         zp__tap_apart(tap, t->row.revision);
@@ -472,19 +228,20 @@ call_hits(turn *t, const zp__reader *reader, uint64_t from)
 }
 
 static int
-read_row(turn *t, const zp__reader *reader, uint64_t from, uint64_t revision)
+read_row(zp__turn *t, const zp__reader *reader, uint64_t from,
+         uint64_t revision)
 {
-    int rc = match(t, reader, from, revision);
+    int rc = zp__match(t, reader, from, revision);
 
     if (rc == 0 && t->frame->n)
         rc = call_hits(t, reader, from);
-    drop_hits(t->frame);
+    zp__drop_hits(t->frame);
     return rc;
 }
 
 /* Read the log behind FROM up to TO for READER's taps that stand between. */
 static int
-scan(turn *t, zp__reader *reader, uint64_t from, uint64_t to)
+scan(zp__turn *t, zp__reader *reader, uint64_t from, uint64_t to)
 {
     uint64_t at = from;
     uint64_t last = to - from > ZP__ROWS ? from + ZP__ROWS : to;
@@ -514,7 +271,7 @@ scan(turn *t, zp__reader *reader, uint64_t from, uint64_t to)
  * get it in the order of the revisions, so at the lowest of them; those that
  * replay the past are laggards to them. NOBODY: no one is there. */
 static uint64_t
-place_line(const turn *t, const zp__reader *reader)
+place_line(const zp__turn *t, const zp__reader *reader)
 {
     uint64_t low = NOBODY, high = 0;
 
@@ -522,7 +279,7 @@ place_line(const turn *t, const zp__reader *reader)
     {
         zp__tap *tap = ZP__OF(at, zp__tap, apart);
 
-        if (!can_call(t, tap))
+        if (!zp__can_call(t, tap))
             continue;
         if (!tap->replays && tap->cursor < low)
             low = tap->cursor;
@@ -533,7 +290,7 @@ place_line(const turn *t, const zp__reader *reader)
 }
 
 static int
-read_in_line(turn *t, zp__reader *reader)
+read_in_line(zp__turn *t, zp__reader *reader)
 {
     if (!reader->in_line) {
         uint64_t line = place_line(t, reader);
@@ -548,7 +305,7 @@ read_in_line(turn *t, zp__reader *reader)
 }
 
 static int
-read_laggards(turn *t, zp__reader *reader)
+read_laggards(zp__turn *t, zp__reader *reader)
 {
     uint64_t low = lowest(t, reader);
 
@@ -558,7 +315,7 @@ read_laggards(turn *t, zp__reader *reader)
 }
 
 static int
-turn_buffered(turn *t)
+turn_buffered(zp__turn *t)
 {
     zp__reader *reader = &t->feed->buffered;
     uint64_t low;
@@ -579,7 +336,7 @@ turn_buffered(turn *t)
 
 /* Note the newest match of each live tap. True when that went to the head. */
 static int
-look_ahead(turn *t, zp__reader *reader, bool *ret_all)
+look_ahead(zp__turn *t, zp__reader *reader, bool *ret_all)
 {
     uint64_t from = lowest(t, reader), at, last;
     int rc;
@@ -589,14 +346,14 @@ look_ahead(turn *t, zp__reader *reader, bool *ret_all)
         return GO;
     last = t->head - from > ZP__ROWS ? from + ZP__ROWS : t->head;
     for (at = from; at < last; at++) {
-        rc = match(t, reader, from, at + 1);
+        rc = zp__match(t, reader, from, at + 1);
         if (rc < 0) {
-            drop_hits(t->frame);
+            zp__drop_hits(t->frame);
             return rc;
         }
         for (size_t i = 0; i < t->frame->n; i++)
             zp__tap_found(t->frame->hits[i].tap, at + 1);
-        drop_hits(t->frame);
+        zp__drop_hits(t->frame);
     }
     advance(t, reader, from, at);
     *ret_all = at == t->head;
@@ -607,7 +364,7 @@ look_ahead(turn *t, zp__reader *reader, bool *ret_all)
 
 /* Who has waited longest for its event. */
 static zp__tap *
-next_found(const turn *t, const zp__reader *reader)
+next_found(const zp__turn *t, const zp__reader *reader)
 {
     zp__tap *first = NULL;
 
@@ -615,7 +372,7 @@ next_found(const turn *t, const zp__reader *reader)
     {
         zp__tap *tap = ZP__OF(at, zp__tap, found);
 
-        if (can_call(t, tap) &&
+        if (zp__can_call(t, tap) &&
             (!first || tap->found_at < first->found_at ||
              (tap->found_at == first->found_at && tap->order < first->order)))
             first = tap;
@@ -624,7 +381,7 @@ next_found(const turn *t, const zp__reader *reader)
 }
 
 static int
-call_found(turn *t, zp__tap *tap)
+call_found(zp__turn *t, zp__tap *tap)
 {
     uint64_t revision = tap->found_at;
     int rc;
@@ -633,7 +390,7 @@ call_found(turn *t, zp__tap *tap)
         return call_overrun(t, tap, revision);
     rc = zp__view_row(t->feed->view, revision, &t->row);
     if (rc == 0)
-        rc = make_event(t, tap, NULL, 0);
+        rc = zp__make_event(t, tap, NULL, 0);
     if (rc < 0)
         return rc;
     zp__tap_found(tap, 0);
@@ -642,7 +399,7 @@ call_found(turn *t, zp__tap *tap)
 }
 
 static int
-turn_live(turn *t)
+turn_live(zp__turn *t)
 {
     zp__reader *reader = &t->feed->live;
     zp__tap *tap;
@@ -669,7 +426,19 @@ turn_live(turn *t)
 /* ---------------------------------------------------------------- turns -- */
 
 static int
-begin(turn *t)
+take_frame(zp__turn *t)
+{
+    t->frame = t->feed->spare;
+    if (t->frame) {
+        t->feed->spare = t->frame->next;
+        return 0;
+    }
+    t->frame = calloc(1, sizeof *t->frame);
+    return t->frame ? 0 : zp__fail(-ENOMEM, "no memory for events");
+}
+
+static int
+begin(zp__turn *t)
 {
     zp__feed *feed = t->feed;
     int rc = take_frame(t);
@@ -688,7 +457,7 @@ begin(turn *t)
 
 /* The view ends with the turn, also under an outer turn: that one will see. */
 static void
-end(turn *t, int rc)
+end(zp__turn *t, int rc)
 {
     zp__feed *feed = t->feed;
 
@@ -711,12 +480,11 @@ end(turn *t, int rc)
 void
 zp__feed_turn(zp__feed *feed)
 {
-    turn t;
+    zp__turn t;
     int rc;
 
     zp__feed_drain(feed); /* in any case, or the loop would not rest */
-    if (!feed->active || feed->ctx->dying ||
-        zp__board_closed(feed->ctx->board))
+    if (!feed->active || feed->ctx->dying || zp__board_closed(feed->ctx->board))
         return;
     memset(&t, 0, sizeof t);
     t.feed = feed;
@@ -726,7 +494,7 @@ zp__feed_turn(zp__feed *feed)
     if (rc == GO)
         rc = turn_buffered(&t);
     if (rc == GONE)
-        frame_free(t.frame);
+        zp__frame_free(t.frame);
     else
         end(&t, rc);
 }

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <zp.h>
+#include <zp_ev.h>
 
 #include "tests/support/zp_test.h"
 
@@ -34,8 +34,8 @@ typedef struct seen {
     size_t length;
     char key[KEYS_MAX][32];
     unsigned flags[KEYS_MAX];
-    int64_t value;  /* of the first key, in the snapshot */
-    int64_t before; /* and in the one before it */
+    int64_t value;        /* of the first key, in the snapshot */
+    int64_t before;       /* and in the one before it */
     uint64_t first, last; /* of an overrun */
 } seen;
 
@@ -183,6 +183,38 @@ run_until(recorder *r, size_t n)
     r->want = 0;
 }
 
+/* How often, under valgrind and the like less. */
+static inline int
+rounds(int n)
+{
+    int slow = (int)(n / zp_test_slow());
+
+    return zp_test_instrumented() && slow > n / 4 ? n / 4 : slow;
+}
+
+static inline void
+on_time(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    (void)events;
+    ev_timer_stop(loop, timer);
+    *(bool *)timer->data = true;
+}
+
+/* Run the loop for SECONDS. */
+static inline void
+run_for(zp_ctx *ctx, double seconds)
+{
+    bool over = false;
+    ev_timer timer;
+
+    ev_timer_init(&timer, on_time, seconds, 0);
+    timer.data = &over;
+    ev_now_update(zp_ev_loop(ctx));
+    ev_timer_start(zp_ev_loop(ctx), &timer);
+    while (!over)
+        ev_run(zp_ev_loop(ctx), EVRUN_ONCE);
+}
+
 static inline int
 note(zp_watch *watch, const zp_event *event, void *user)
 {
@@ -202,8 +234,8 @@ settle(fixture *f)
     zp_watch_options once = {.size = sizeof once, .count = 1};
     bool done = false;
 
-    assert_ok(zp_call_when_change(f->state, NULL, ZP_KEYS("~mark"), &once,
-                                  note, &done));
+    assert_ok(zp_call_when_change(f->state, NULL, ZP_KEYS("~mark"), &once, note,
+                                  &done));
     set(f->other, "~mark", (int64_t)head_of(f->state));
     while (!done)
         assert_ok(zp_run(f->ctx));
@@ -223,6 +255,9 @@ assert_values(const recorder *r, const char *key, size_t n,
 }
 #define VALUES(...)                                                            \
     sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t),                  \
-        (const int64_t[]) { __VA_ARGS__ }
+        (const int64_t[])                                                      \
+    {                                                                          \
+        __VA_ARGS__                                                            \
+    }
 
 #endif
