@@ -1030,7 +1030,9 @@ nested(zp_ctx *ctx, void *arg)
     zp_result result = {.size = sizeof result};
     zp_proc *proc;
 
-    rc = measure(ctx, level);
+    rc = zp_ping(ctx, NULL, NULL, 0, 20); /* sockets and threads, too */
+    if (rc == 0)
+        rc = measure(ctx, level);
     if (rc < 0 || level == DEPTH)
         return rc < 0 ? rc : level;
     rc = zp_spawn(ctx, &proc, NULL, nested, &below);
@@ -1040,8 +1042,7 @@ nested(zp_ctx *ctx, void *arg)
 }
 
 /* Five levels: each has as many descriptors and as much address space as the
- * one above it, but for what LMDB had allocated there: 3 MiB, never touched
- * (its map, of gigabytes, is gone). */
+ * one above it. */
 static void
 test_nested(void **state)
 {
@@ -1060,7 +1061,7 @@ test_nested(void **state)
         if (fds[level] != fds[1])
             fail_msg("level %d has %d descriptors, level 1 %d", level,
                      (int)fds[level], (int)fds[1]);
-        if (!zp_test_instrumented() && vm[level] > vm[1] + (level - 1) * 4096)
+        if (!zp_test_instrumented() && vm[level] > vm[1] + 512)
             fail_msg("level %d has %d kB, level 1 %d", level, (int)vm[level],
                      (int)vm[1]);
     }
