@@ -10,6 +10,7 @@
  *     decode   look at the arguments, compare format and numbers with the
  *              image, walk through it and make the memory that its fields
  *              need, map, load; only now unpack, which cannot fail any more
+ *              (zp__decode_begin() ends before that)
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -289,29 +290,49 @@ make_spares(zp__spares *spares, const void *image, size_t size)
     return kind;
 }
 
+/* All of decoding a composite but the writing. On success both outputs are to
+ * be closed and freed. */
 static int
-decode_composite(const void *image, size_t size, const char *format, va_list ap)
+load_map(zp__map *map, zp__spares *spares, const void *image, size_t size,
+         const char *format, va_list ap)
 {
     zp__shape shape;
-    zp__spares spares = {0};
-    zp__map map;
     int rc = zp__shape_make(&shape, format, ap, NULL, NULL);
+    *spares = (zp__spares){0};
     if (rc == 0)
         rc = no_arrays(&shape);
     if (rc == 0)
         rc = zp__shape_match(&shape, image, size);
     if (rc == 0)
-        rc = make_spares(&spares, image, size);
+        rc = make_spares(spares, image, size);
     if (rc == 0)
-        rc = zp__map_open(&map, format, ap, MAP_LIMIT);
+        rc = zp__map_open(map, format, ap, MAP_LIMIT);
     if (rc == 0) {
-        rc = zp__map_load(&map, image, size);
+        rc = zp__map_load(map, image, size);
         if (rc == 0)
-            rc = zp__map_unpack(&map, 0, &spares);
-        zp__map_close(&map);
+            return 0;
+        zp__map_close(map);
     }
-    zp__spares_free(&spares);
+    zp__spares_free(spares);
     return rc;
+}
+
+static int
+unload_map(zp__map *map, zp__spares *spares, bool write)
+{
+    int rc = write ? zp__map_unpack(map, 0, spares) : 0;
+    zp__map_close(map);
+    zp__spares_free(spares);
+    return rc;
+}
+
+static int
+decode_composite(const void *image, size_t size, const char *format, va_list ap)
+{
+    zp__spares spares;
+    zp__map map;
+    int rc = load_map(&map, &spares, image, size, format, ap);
+    return rc == 0 ? unload_map(&map, &spares, true) : rc;
 }
 
 int
@@ -324,39 +345,85 @@ zp__decode(const void *image, size_t size, const char *format, va_list ap)
     return decode_composite(image, size, format, ap);
 }
 
-/* The lone form would be read: nothing is kept of what it reads. */
+/* -------------------------------------------------- decode in two steps -- */
+
+struct zp__decoder {
+    char atom;     /* of a lone value; 0: a composite */
+    void *address; /* of a lone one; what will be written there: */
+    union {
+        unsigned char number[8];
+        double real;
+        char *string;
+        zp_bin bin;
+    } lone;
+    zp__map map;
+    zp__spares spares;
+};
+
 static int
-check_lone(const void *image, size_t size, char atom)
+prepare_lone(zp__decoder *decoder, const void *image, size_t size)
 {
-    const void *data;
-    uint64_t number;
-    double real;
-    size_t length;
+    return decoder->address == NULL
+               ? null_argument("the address")
+               : decode_lone(image, size, decoder->atom, &decoder->lone);
+}
+
+int
+zp__decode_begin(zp__decoder **ret, const void *image, size_t size,
+                 const char *format, va_list ap)
+{
+    int rc;
+    if (!format)
+        return null_argument("the format");
+    zp__decoder *decoder = calloc(1, sizeof(*decoder));
+    if (!decoder)
+        return zp__fail_errno(ENOMEM, "a value");
+    if (is_lone(format) && strchr("cjviuIUfsB", format[0])) {
+        decoder->atom = format[0];
+        decoder->address = va_arg(ap, void *);
+        rc = prepare_lone(decoder, image, size);
+    } else
+        rc = load_map(&decoder->map, &decoder->spares, image, size, format, ap);
+    if (rc == 0)
+        *ret = decoder;
+    else
+        free(decoder);
+    return rc;
+}
+
+static size_t
+lone_size(char atom)
+{
     switch (atom) {
+    case 'c':
+        return 1;
+    case 'j':
+    case 'v':
+        return 2;
+    case 'i':
+    case 'u':
+        return 4;
     case 's':
-        return zp__image_get_string(image, size, (const char **)&data, &length);
+        return sizeof(char *);
     case 'B':
-        return zp__image_get_bytes(image, size, &data, &length);
-    case 'f':
-        return zp__image_get_double(image, size, &real);
+        return sizeof(zp_bin);
     default:
-        return zp__image_get_as(image, size, atom, &number);
+        return 8;
     }
 }
 
 int
-zp__decode_check(const void *image, size_t size, const char *format, va_list ap)
+zp__decode_end(zp__decoder *decoder, bool write)
 {
-    zp__shape shape;
-    if (!format)
-        return null_argument("the format");
-    if (is_lone(format) && strchr("cjviuIUfsB", format[0])) {
-        if (!va_arg(ap, void *))
-            return null_argument("the address");
-        return check_lone(image, size, format[0]);
-    }
-    int rc = zp__shape_make(&shape, format, ap, NULL, NULL);
-    if (rc == 0)
-        rc = no_arrays(&shape);
-    return rc == 0 ? zp__shape_match(&shape, image, size) : rc;
+    int rc = 0;
+    if (!decoder->atom)
+        rc = unload_map(&decoder->map, &decoder->spares, write);
+    else if (write)
+        memcpy(decoder->address, &decoder->lone, lone_size(decoder->atom));
+    else if (decoder->atom == 's')
+        free(decoder->lone.string);
+    else if (decoder->atom == 'B')
+        free(decoder->lone.bin.addr);
+    free(decoder);
+    return rc;
 }

@@ -333,58 +333,56 @@ zp_delete(zp_state *state, const char *key)
     return zp__state_done(state, zp__write_end(state, txn, rc));
 }
 
-/* Take the value of KEY out of the state, as a value of its own: it can be
- * decoded (CHECKED against FORMAT before the commit) when all is done. */
+/* A value on its way out: all that can fail is done before it is deleted. */
+typedef struct taking {
+    zp_value *value; /* a copy: the original is gone before it is written */
+    zp__decoder *decoder;
+} taking;
+
+static void
+end_taking(taking *taken, bool write)
+{
+    if (taken->decoder != NULL)
+        zp__decode_end(taken->decoder, write);
+    zp_value_free(taken->value);
+}
+
+/* Copy KEY's value, get ready to write it to the addresses, and delete it. */
 static int
-take(zp_state *state, const char *key, const char *format, va_list ap,
-     zp_value **ret)
+take(zp_state *state, zp__txn *txn, const char *key, const char *format,
+     va_list ap, taking *ret)
 {
     zp__item item;
-    zp__txn *txn;
-    va_list copy;
-    int rc = zp__write_begin_many(state, &txn, 0, true);
+    size_t size;
+    int rc = zp__txn_get(txn, state->ns, key, &item);
 
-    if (rc != 0)
-        return rc;
-    rc = zp__txn_get(txn, state->ns, key, &item);
     if (rc == 0)
         rc = zp__image_check(item.image, item.size);
-    if (rc == 0) {
-        va_copy(copy, ap);
-        rc = zp__decode_check(item.image, item.size, format, copy);
-        va_end(copy);
-        if (rc != 0)
-            rc = zp__about_key(key, rc);
-    }
     if (rc == 0)
-        rc = zp__value_copy(ret, item.image, item.size);
-    if (rc == 0) {
-        rc = zp__txn_delete(txn, state->ns, key);
-        if (rc != 0)
-            *ret = zp_value_free(*ret);
-    }
+        rc = zp__value_copy(&ret->value, item.image, item.size);
     if (rc != 0)
-        return zp__write_end_many(state, txn, rc);
-    rc = zp__write_end_many(state, txn, 0);
+        return rc;
+    const void *image = zp_value_image(ret->value, &size);
+    rc = zp__decode_begin(&ret->decoder, image, size, format, ap);
     if (rc != 0)
-        *ret = zp_value_free(*ret);
-    return rc;
+        return zp__about_key(key, rc);
+    return zp__txn_delete(txn, state->ns, key);
 }
 
 static int
 pop(zp_state *state, const char *key, const char *format, va_list ap)
 {
-    zp_value *value;
-    size_t size;
+    taking taken = {NULL, NULL};
+    zp__txn *txn;
     int rc = enter_key(state, key, true);
 
     if (rc == 0)
-        rc = take(state, key, format, ap, &value);
+        rc = zp__write_begin_many(state, &txn, 0, true);
     if (rc != 0)
         return rc;
-    const void *image = zp_value_image(value, &size);
-    rc = zp__decode(image, size, format, ap);
-    zp_value_free(value);
+    rc = take(state, txn, key, format, ap, &taken);
+    rc = zp__write_end_many(state, txn, rc);
+    end_taking(&taken, rc == 0);
     return rc;
 }
 

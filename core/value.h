@@ -32,10 +32,12 @@ void zp__encoded_free(zp__encoded *encoded);
  * is written unless all of it can be. Errors: as zp_value_get(). */
 int zp__decode(const void *image, size_t size, const char *format, va_list ap);
 
-/* Would zp__decode() succeed (but for memory)? Writes nothing; the addresses in
- * AP are not looked at, the numbers behind # are. */
-int zp__decode_check(const void *image, size_t size, const char *format,
-                     va_list ap);
+/* The same in two steps: all that can fail, and (WRITE) the writing, which
+ * cannot. The image must stay where it is until then. */
+typedef struct zp__decoder zp__decoder;
+int zp__decode_begin(zp__decoder **ret, const void *image, size_t size,
+                     const char *format, va_list ap);
+int zp__decode_end(zp__decoder *decoder, bool write);
 int zp__decode_string(const void *image, size_t size, char **ret);
 int zp__decode_bytes(const void *image, size_t size, void **ret,
                      size_t *ret_size);

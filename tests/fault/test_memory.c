@@ -189,6 +189,33 @@ values(void)
     return plain(rc);
 }
 
+/* What is popped comes out, or it is still there. */
+static int
+popping(void)
+{
+    const char *text = "text";
+    char *out = NULL;
+    int32_t n = 5, m = 0;
+    zp_bin bin = {(void *)"bytes", 5}, bin_out = {NULL, 0};
+    int rc = zp_set(live, "c", "isB", &n, &text, &bin);
+
+    TRY(zp_set_string(live, "s", text));
+    if (rc < 0)
+        return rc;
+    rc = zp_pop(live, "c", "isB", &m, &out, &bin_out);
+    assert_int_equal(zp_contains(live, "c"), rc == 0 ? 0 : 1);
+    assert_int_equal(m, rc == 0 ? 5 : 0);
+    free(out);
+    free(bin_out.addr);
+    out = NULL;
+    if (rc < 0)
+        return rc;
+    rc = zp_pop(live, "s", "s", &out);
+    assert_int_equal(zp_contains(live, "s"), rc == 0 ? 0 : 1);
+    free(out);
+    return rc;
+}
+
 static int
 many_writes(zp_state *txn, void *user)
 {
@@ -335,6 +362,13 @@ test_values(void **state)
 }
 
 static void
+test_popping(void **state)
+{
+    (void)state;
+    with_failures(popping, no_more);
+}
+
+static void
 test_dictionary(void **state)
 {
     (void)state;
@@ -361,6 +395,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         ZP_TEST(test_start_and_stop),
         ZP_TEST_WITH(test_values, open_ctx, close_ctx),
+        ZP_TEST_WITH(test_popping, open_ctx, close_ctx),
         ZP_TEST_WITH(test_dictionary, open_ctx, close_ctx),
         ZP_TEST_WITH(test_watching, open_ctx, close_ctx),
         ZP_TEST_WITH(test_spawning, open_ctx, close_ctx),
