@@ -260,6 +260,8 @@ test_every_call(void **state)
     inherited in = {0};
 
     (void)state;
+    if (zp_test_tsan())
+        skip();
     set_up(&in);
     assert_int_equal(zp_test_wait(zp_test_fork(in_child, &in), 30), 0);
     assert_int_equal(zp_contains(in.state, "from-child"), 1);

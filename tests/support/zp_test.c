@@ -44,6 +44,17 @@
 #define INSTRUMENTED 0
 #endif
 
+#ifdef __SANITIZE_THREAD__
+#define TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define TSAN 1
+#endif
+#endif
+#ifndef TSAN
+#define TSAN 0
+#endif
+
 #define PATIENCE 5.0 /* seconds for processes and files to be gone */
 #define PIDS 64      /* survivors that are named */
 
@@ -88,6 +99,12 @@ zp_test_valgrind(void)
 {
     const char *run = getenv("VALGRIND_RUN");
     return run && run[0];
+}
+
+bool
+zp_test_tsan(void)
+{
+    return TSAN;
 }
 
 static void

@@ -166,6 +166,10 @@ bool zp_test_instrumented(void);
 /* Is it under valgrind? It runs vfork() as fork(), and knows no pidfds. */
 bool zp_test_valgrind(void);
 
+/* Under ThreadSanitizer? It ends a process that starts threads after a fork in
+ * a process that had some ("dup thread with used id"). */
+bool zp_test_tsan(void);
+
 /* How many entries DIR has (-1: there is none). */
 int zp_test_entries(const char *dir);
 
