@@ -52,6 +52,22 @@ forget_on_fork(void)
     zp__fork_on_child(forget_table);
 }
 
+/* No page left, or not so many in a row: free ones may lie apart, or be pinned
+ * by readers. */
+static int
+map_full(const zp__store *store, const char *what)
+{
+    MDB_envinfo info = {0};
+
+    if (store == NULL || mdb_env_info(store->env, &info) != 0)
+        return zp__fail(-ENOSPC, "%s: the map is full", what);
+    return zp__fail(-ENOSPC,
+                    "%s: the map of %s is full: %zu bytes, for %llu at most "
+                    "that are used",
+                    what, store->place.data, info.me_mapsize,
+                    (unsigned long long)store->limits.max_bytes);
+}
+
 int
 zp__mdb_fail(const zp__store *store, int rc, const char *what)
 {
@@ -59,7 +75,7 @@ zp__mdb_fail(const zp__store *store, int rc, const char *what)
 
     switch (rc) {
     case MDB_MAP_FULL:
-        return zp__fail(-ENOSPC, "%s: the map of %s is full", what, dir);
+        return map_full(store, what);
     case MDB_READERS_FULL:
         return zp__fail(-EAGAIN, "%s: %s has %d readers already", what, dir,
                         READERS);
@@ -158,6 +174,15 @@ fill_limits(zp__limits *limits, const char *dir)
         return rc;
     if (limits->map_bytes == 0)
         limits->map_bytes = (uint64_t)16 << 30;
+    if (limits->sync_interval == 0)
+        limits->sync_interval = 0.1;
+    return 0;
+}
+
+/* Is there enough for a new state? */
+static int
+check_room(const zp__limits *limits, const char *dir)
+{
     if (limits->max_bytes < LEAST || limits->map_bytes < LEAST)
         return zp__fail(-ENOSPC,
                         "%s: a state needs 1 MiB at least, %llu bytes are "
@@ -167,9 +192,6 @@ fill_limits(zp__limits *limits, const char *dir)
                                                      limits->map_bytes
                                                  ? limits->max_bytes
                                                  : limits->map_bytes));
-    fit_map(limits);
-    if (limits->sync_interval == 0)
-        limits->sync_interval = 0.1;
     return 0;
 }
 
@@ -238,6 +260,23 @@ read_meta(zp__store *store, MDB_txn *txn, zp__meta *ret)
     return 0;
 }
 
+/* LIMITS in the map that there is (an older one, if its maker was killed). */
+static int
+take_limits(zp__store *store, const zp__limits *limits, zp__limits *ret)
+{
+    MDB_envinfo info;
+    int rc = check_room(limits, store->place.data);
+
+    if (rc == 0 && (rc = mdb_env_info(store->env, &info)) != 0)
+        rc = zp__mdb_fail(store, rc, "reading");
+    if (rc != 0)
+        return rc;
+    *ret = *limits;
+    ret->map_bytes = info.me_mapsize;
+    fit_map(ret);
+    return 0;
+}
+
 /* An empty table gets its meta row; one that has it keeps its limits. */
 static int
 write_meta(zp__store *store, MDB_txn *txn, const zp__limits *limits)
@@ -257,7 +296,9 @@ write_meta(zp__store *store, MDB_txn *txn, const zp__limits *limits)
         meta.magic = ZP__META_MAGIC;
         meta.version = ZP__META_VERSION;
         meta.size = sizeof meta;
-        meta.limits = *limits;
+        rc = take_limits(store, limits, &meta.limits);
+        if (rc != 0)
+            return rc;
     }
     meta.boot = zp__boot_hash();
     meta.pid_ns = zp__pid_ns();
@@ -312,6 +353,32 @@ create_rows(zp__store *store, const zp__limits *limits)
     return rc == 0 ? 0 : zp__space_explain(store, rc, "writing");
 }
 
+/* Open or make the files. A state that is there has its own map: the one for
+ * these limits might be too small to write to it. */
+static int
+make_env(zp__store *store, zp__limits *limits)
+{
+    unsigned flags = store->place.durable ? 0 : MDB_NOSYNC;
+    char path[ZP__PATH_MAX + 16];
+    struct stat st;
+    int rc;
+
+    snprintf(path, sizeof path, "%s/data.mdb", store->place.data);
+    if (stat(path, &st) == 0 && st.st_size > 0)
+        return open_env(store, 0, flags);
+    rc = check_room(limits, store->place.data);
+    if (rc != 0)
+        return rc;
+    fit_map(limits);
+    for (;;) {
+        rc = open_env(store, limits->map_bytes, flags);
+        if (rc != -ENOMEM || limits->map_bytes < 2 * MAP_SPARE)
+            return rc;
+        limits->map_bytes /= 2;
+        fit_map(limits);
+    }
+}
+
 int
 zp__store_create(const zp__place *place, const zp__limits *limits)
 {
@@ -326,14 +393,7 @@ zp__store_create(const zp__place *place, const zp__limits *limits)
         return zp__fail(-ENOMEM, "making a store");
     store->place = *place;
     filled.durable = place->durable;
-    for (;;) {
-        rc = open_env(store, filled.map_bytes,
-                      place->durable ? 0 : MDB_NOSYNC);
-        if (rc != -ENOMEM || filled.map_bytes < 2 * MAP_SPARE)
-            break;
-        filled.map_bytes /= 2;
-        fit_map(&filled);
-    }
+    rc = make_env(store, &filled);
     if (rc == 0)
         rc = create_rows(store, &filled);
     if (rc == 0)

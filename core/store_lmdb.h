@@ -138,7 +138,7 @@ int zp__space_ensure(zp__txn *txn, size_t bytes);
 void zp__space_waste(zp__txn *txn, size_t size);
 
 /* How many bytes the log should give up, since the state is nearly full. */
-int zp__space_excess(zp__txn *txn, const zp__log *log, uint64_t *ret);
+uint64_t zp__space_excess(zp__txn *txn, const zp__log *log);
 
 /* RC with a text that tells of a full file system, if that is why. */
 int zp__space_explain(zp__store *store, int rc, const char *what);

@@ -429,10 +429,10 @@ zp__log_append(zp__txn *txn, uint32_t *ret_n)
         return rc;
     log.own += sizeof log + size;
     rc = put_chunks(txn, &log, sizeof log + size);
-    if (rc == 0)
-        rc = zp__space_excess(txn, &log, &excess);
-    if (rc == 0)
+    if (rc == 0) {
+        excess = zp__space_excess(txn, &log);
         rc = forget(txn, &log, excess);
+    }
     if (rc == 0)
         rc = sweep(txn, &log, excess);
     if (rc != 0)

@@ -222,13 +222,6 @@ zp__log_newest(zp__store *store, MDB_txn *txn, zp__log *ret)
 
     while (rc == ZP_ENOKEY && at > 1 && hint - at < WALK)
         rc = zp__log_head(store, txn, --at, ret, NULL);
-    if (rc == ZP_ENOKEY && hint <= 1) {
-        rc = zp__log_head(store, txn, 1, ret, NULL);
-        if (rc == ZP_ENOKEY && hint == 0)
-            return scan_newest(store, txn, ret);
-        if (rc == ZP_ENOKEY)
-            return rc;
-    }
     if (rc == ZP_ENOKEY)
         return scan_newest(store, txn, ret);
     if (rc != 0 || at != hint)

@@ -194,8 +194,8 @@ check_limit(zp__txn *txn, uint64_t wanted)
                     (unsigned long long)max);
 }
 
-int
-zp__space_excess(zp__txn *txn, const zp__log *log, uint64_t *ret)
+uint64_t
+zp__space_excess(zp__txn *txn, const zp__log *log)
 {
     zp__store *store = txn->store;
     const struct zp__free *pages = &store->free;
@@ -203,18 +203,15 @@ zp__space_excess(zp__txn *txn, const zp__log *log, uint64_t *ret)
     uint64_t most = max / 10 * 8 / store->page;
     uint64_t least = max / 16; /* of log, that is kept in any case */
 
-    *ret = 0;
     if (txn->end <= most || log->bytes <= least)
         return 0;
     int rc = free_pages(txn, true);
-    if (rc == 0 && txn->end - pages->all > most)
+    if (rc == 0 && txn->end > most + pages->all)
         rc = free_pages(txn, false);
-    if (rc != 0 || txn->end - pages->all <= most)
-        return rc;
-    *ret = (txn->end - pages->all - most) * store->page;
-    if (*ret > log->bytes - least)
-        *ret = log->bytes - least;
-    return 0;
+    if (rc != 0 || txn->end <= most + pages->all)
+        return 0; /* a commit does not fail for the want of counting */
+    uint64_t excess = (txn->end - pages->all - most) * store->page;
+    return excess < log->bytes - least ? excess : log->bytes - least;
 }
 
 void

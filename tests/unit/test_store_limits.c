@@ -524,6 +524,72 @@ test_empty_nested_are_cheap(void **state)
     stop();
 }
 
+/* The board's hint of the head may be anything: a writer died before it wrote
+ * it, or the page was damaged. The log tells. */
+static void
+test_any_hint(void **state)
+{
+    static const uint64_t hints[] = {
+        0,   1,   2,   63,  64,          499,        500, 501,
+        502, 510, 563, 564, 565, 800, 1000000, UINT64_MAX - 1, UINT64_MAX};
+    uint64_t head, tail, revision = 500;
+
+    (void)state;
+    start(&(zp__limits){.log_revisions = 64});
+    for (unsigned i = 0; i < revision; i++)
+        expect(put("n", i), 0);
+    for (size_t i = 0; i < sizeof hints / sizeof *hints; i++) {
+        zp__shared *shared = zp__store_board(store)->shared;
+        atomic_store(&shared->head, hints[i]);
+        expect(zp__view_begin(view), 0);
+        expect(zp__view_range(view, &head, &tail), 0);
+        assert_int_equal(head, revision);
+        assert_int_equal(tail, revision - 63);
+        atomic_store(&shared->head, hints[i]);
+        expect(put("n", i), 0);
+        revision++;
+        zp__view_end(view);
+        expect(zp__view_begin(view), 0);
+        expect(zp__view_range(view, &head, &tail), 0);
+        assert_int_equal(head, revision);
+        zp__view_end(view);
+    }
+    stop();
+}
+
+/* A durable state keeps its own limits, however small those are that it is
+ * opened with, and opens on a disk where no new one could be made. */
+static void
+test_old_state_with_small_limits(void **state)
+{
+    zp__limits limits = {.log_revisions = 64, .max_bytes = 16 * MIB};
+    zp__item item;
+    unsigned n = 0;
+
+    (void)state;
+    image = calloc(8, MIB);
+    for (int round = 0; round < 3; round++) {
+        assert_int_equal(
+            zp__place_new(&place, NULL, zp_test_path("durable")), 0);
+        expect(zp__board_create(&place), 0);
+        expect(zp__store_create(&place, &limits), 0);
+        expect(zp__place_publish(&place), 0);
+        expect(zp__store_open(&store, &place), 0);
+        expect(zp__view_new(&view, store), 0);
+        assert_true(zp__store_limits(store)->max_bytes == 16 * MIB);
+        for (unsigned i = 0; i < 100; i++)
+            expect(put(name(n++), 40000), 0);
+        expect(zp__view_begin(view), 0);
+        expect(zp__view_get(view, "default", name(0), ZP__NEWEST, &item), 0);
+        zp__view_end(view);
+        view = zp__view_free(view);
+        store = zp__store_close(store);
+        zp__place_remove(&place);
+        limits.max_bytes = round == 0 ? MIB : 1000;
+    }
+    free(image);
+}
+
 int
 main(void)
 {
@@ -545,6 +611,8 @@ main(void)
         ZP_TEST(test_small_map),
         ZP_TEST(test_nested_fails_alone),
         ZP_TEST(test_empty_nested_are_cheap),
+        ZP_TEST(test_any_hint),
+        ZP_TEST(test_old_state_with_small_limits),
     };
     return zp_test_main("store_limits", tests, sizeof tests / sizeof *tests,
                         60);
