@@ -137,12 +137,13 @@ fit_map(zp__limits *limits)
     uint64_t wanted = limits->max_bytes + limits->max_bytes / 8 + MAP_SPARE;
 
     if (limits->map_bytes > wanted)
-        limits->map_bytes = wanted;
+        limits->map_bytes = wanted + 0xffff;
     limits->map_bytes &= ~(uint64_t)0xffff;
     if (limits->map_bytes < wanted) {
         uint64_t spare = limits->map_bytes / 8;
         spare = spare < MAP_SPARE ? spare : MAP_SPARE;
-        limits->max_bytes = (limits->map_bytes - spare) / 9 * 8;
+        uint64_t fits = (limits->map_bytes - spare) / 9 * 8;
+        limits->max_bytes = fits < limits->max_bytes ? fits : limits->max_bytes;
     }
 }
 

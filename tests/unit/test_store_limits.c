@@ -139,6 +139,21 @@ test_ranges(void **state)
     refuse(&(zp__limits){.max_bytes = 1000}, -ENOSPC, "1 MiB");
 }
 
+/* What was asked for is what there is, unless it contradicts itself. */
+static void
+test_limits_are_kept(void **state)
+{
+    (void)state;
+    start(&(zp__limits){.max_bytes = 10000000, .map_bytes = 1 << 30});
+    assert_true(zp__store_limits(store)->max_bytes == 10000000);
+    assert_in_range(zp__store_limits(store)->map_bytes, 11250000, 16000000);
+    stop();
+    start(&(zp__limits){.max_bytes = 10000000, .map_bytes = 5000000});
+    assert_in_range(zp__store_limits(store)->max_bytes, 3000000, 4900000);
+    assert_in_range(zp__store_limits(store)->map_bytes, 4900000, 5000000);
+    stop();
+}
+
 /* One key set again and again never fills a state: its log gives way. */
 static void
 test_log_gives_way(void **state)
@@ -595,6 +610,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         ZP_TEST(test_ranges),
+        ZP_TEST(test_limits_are_kept),
         ZP_TEST(test_log_gives_way),
         ZP_TEST(test_log_of_large_values_gives_way),
         ZP_TEST(test_deleting_small),
