@@ -133,7 +133,8 @@ typedef struct zp_ctx_options {
     double sync_interval;   /* 0: 0.1 s */
     uint64_t log_revisions; /* changes retained, rounded up to a power of two,
                                64 - 2^24; 0: 2^18 */
-    uint64_t log_bytes;     /* bytes of log retained; 0: 64 MiB */
+    uint64_t log_bytes;     /* bytes of log retained; 0: 64 MiB; less when the
+                               state is nearly full */
     uint64_t max_bytes;     /* of the whole state; 0: half of the file system's
                                free space, at most 1 GiB */
     uint64_t map_bytes;     /* address space reserved; 0: 16 GiB */
