@@ -1,6 +1,6 @@
 /*
- * process.h - children: what process.c (the parent's side) and child.c (what
- * happens in the child) share.
+ * process.h - children: what the parent's side (process.c, process_end.c,
+ * process_wait.c) and the child's (child.c) share.
  */
 #ifndef ZP_CORE_PROCESS_H
 #define ZP_CORE_PROCESS_H
@@ -10,6 +10,7 @@
 #include "core/context.h"
 #include "core/record.h"
 
+#define ZP__PROC_LOOK 0.01  /* how often we look, without pidfds */
 #define ZP__EXIT_TROUBLE 70 /* exit status: see the page's `trouble` */
 
 enum zp__go { ZP__GO_WAIT = 0, ZP__GO_RUN, ZP__GO_NOT };
@@ -53,6 +54,36 @@ typedef struct zp__birth {
     int parent_pid;
     bool main_thread; /* does the parent's main thread fork? */
 } zp__birth;
+
+struct zp_proc {
+    zp_ctx *ctx;
+    zp_proc *next;
+    zp__pid id;
+    int fd; /* pidfd; -1 once it is reaped, or where there are none */
+    zp__owned *fd_owned;
+    zp__handle *watch; /* of fd, or a timer */
+    zp__page *page;    /* NULL once it is reaped */
+    zp__owned *page_owned;
+    uint64_t record; /* 0: none */
+    bool ended;      /* reaped, and the fields below are written */
+    bool unasked;    /* nobody has a pointer to this */
+    bool has_result;
+    zp_value *result; /* once it was read */
+    int code, status, signal, core;
+    char name[ZP__RECORD_NAME + 1];
+    char error[ZP__RECORD_TEXT + 64];
+    char origin[ZP__RECORD_ORIGIN + 1];
+};
+
+/* Has PROC's process ended? Then it is reaped, and how it ended kept. Never
+ * waits. As the loop's callback (pidfd readable, or time to look): one that
+ * nobody asked for is freed then. */
+bool zp__proc_look(zp_proc *proc);
+void zp__proc_on_end(void *proc);
+
+/* Delete its record; free what there is of it in this process. */
+int zp__proc_forget(const zp_proc *proc);
+void zp__proc_free(zp_proc *proc);
 
 /* Everything that happens in the child, from the fork to its _exit(). */
 _Noreturn void zp__child_main(const zp__birth *birth);
