@@ -1,5 +1,5 @@
 /*
- * loop.c - libev with ZeroMQ in it, and runs inside runs.
+ * loop.c - libev with ZeroMQ in it. (Runs inside of runs are loop_run.c.)
  *
  * Counting. libev runs while its count of active watchers is above zero. Ours
  * must not count, or an application's ev_run() and our own zp_run() would
@@ -20,12 +20,6 @@
  * poll does not block and it is invoked at the normal stage. (A timer of zero
  * seconds may cost a millisecond, the least that the epoll backend waits.)
  *
- * Runs. Each is a frame on the C stack, linked to the one around it, with its
- * own flags: who ends one sets a flag, and the run sees it when the iteration
- * is over. ev_break() would end whatever ev_run() is innermost, the
- * application's own perhaps. Only the innermost frame may keep libev's count
- * above zero: a zp_run() inside a wait ends when *its* reasons are gone.
- *
  * Freeing. A handle may be freed in any callback: ev_TYPE_stop() takes back a
  * pending event, and nothing here touches a handle after its FN. A loop may be
  * freed in any callback, too: its memory stays until the last frame has left,
@@ -34,57 +28,26 @@
  *
  * Cost: one getsockopt per zmq socket and iteration, 0.1 us.
  */
-#include "core/loop.h"
-
 #include <errno.h>
-#include <ev.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "core/error.h"
-#include "core/fork.h"
+#include "core/loop_inside.h"
 #include "core/zmq_call.h"
 
-#define DEPTH_MAX 200   /* runs on the stack: a callback needs some, too */
-#define REPEAT 1e9      /* seconds: never */
-#define TIMEOUT_MAX 1e8 /* seconds: what is longer is for ever */
-
-enum kind { FD, TIMER, SOCKET, KICK };
+#define REPEAT 1e9 /* seconds: never */
 
 struct zp__handle {
     zp__loop *loop;
     zp__handle *next, *prev;
     zp__loop_fn *fn;
     void *user;
-    void *socket; /* SOCKET */
-    int lent;     /* references taken from the loop's count */
-    enum kind kind;
-    ev_io io;           /* FD, SOCKET */
-    ev_prepare prepare; /* SOCKET */
-    ev_idle idle;       /* SOCKET, KICK */
-    ev_timer timer;     /* TIMER */
-};
-
-/* A run on the stack. */
-struct frame {
-    struct frame *outer;
-    const bool *done;
-    double deadline; /* negative: none */
+    void *socket;       /* zmq's */
+    int lent;           /* references taken from the loop's count */
+    ev_io io;           /* of a descriptor, of a socket */
+    ev_prepare prepare; /* of a socket */
+    ev_idle idle;       /* of a socket, of a kick */
     ev_timer timer;
-    bool broken;
-    bool stopped;
-    int code; /* when stopped */
-};
-
-struct zp__loop {
-    struct ev_loop *ev;
-    zp__owned *owned; /* what libev opened; NULL on the application's loop */
-    zp__handle *handles;
-    struct frame *top;
-    unsigned depth;
-    unsigned held;
-    bool foreign;
-    bool dead; /* freed, with frames on the stack */
 };
 
 /* ------------------------------------------------------------ libev's -- */
@@ -186,8 +149,8 @@ zp__loop_new(zp__loop **ret, struct ev_loop *ev)
     return 0;
 }
 
-static void
-bury(zp__loop *loop)
+void
+zp__loop_bury(zp__loop *loop)
 {
     if (!loop->foreign)
         end_ev(loop->ev, loop->owned);
@@ -206,7 +169,7 @@ zp__loop_free(zp__loop *loop)
     if (loop->top)
         loop->dead = true; /* the outermost run buries it */
     else
-        bury(loop);
+        zp__loop_bury(loop);
     return NULL;
 }
 
@@ -251,15 +214,13 @@ give_back(zp__handle *handle)
 }
 
 static int
-handle_new(zp__loop *loop, zp__handle **ret, enum kind kind, zp__loop_fn *fn,
-           void *user)
+handle_new(zp__loop *loop, zp__handle **ret, zp__loop_fn *fn, void *user)
 {
     zp__handle *handle = calloc(1, sizeof *handle);
 
     if (!handle)
         return zp__fail(-ENOMEM, "no memory for a watcher");
     handle->loop = loop;
-    handle->kind = kind;
     handle->fn = fn;
     handle->user = user;
     handle->next = loop->handles;
@@ -319,7 +280,7 @@ zp__loop_fd(zp__loop *loop, zp__handle **ret, int fd, zp__loop_fn *fn,
             void *user)
 {
     zp__handle *handle = NULL;
-    int rc = handle_new(loop, &handle, FD, fn, user);
+    int rc = handle_new(loop, &handle, fn, user);
 
     if (rc < 0)
         return rc;
@@ -345,7 +306,7 @@ on_timer(struct ev_loop *ev, ev_timer *timer, int events)
 int
 zp__loop_timer(zp__loop *loop, zp__handle **ret, zp__loop_fn *fn, void *user)
 {
-    int rc = handle_new(loop, ret, TIMER, fn, user);
+    int rc = handle_new(loop, ret, fn, user);
 
     if (rc < 0)
         return rc;
@@ -364,8 +325,8 @@ zp__timer_set(zp__handle *handle, double seconds)
     if (!(seconds >= 0))
         return;
     ev_now_update(ev); /* it is as old as the callback that we are in */
-    ev_timer_set(&handle->timer, seconds < TIMEOUT_MAX ? seconds : TIMEOUT_MAX,
-                 REPEAT);
+    ev_timer_set(&handle->timer,
+                 seconds < ZP__TIMEOUT_MAX ? seconds : ZP__TIMEOUT_MAX, REPEAT);
     ev_timer_start(ev, &handle->timer);
     lend(handle);
 }
@@ -384,7 +345,7 @@ on_kick(struct ev_loop *ev, ev_idle *idle, int events)
 int
 zp__loop_kick(zp__loop *loop, zp__handle **ret, zp__loop_fn *fn, void *user)
 {
-    int rc = handle_new(loop, ret, KICK, fn, user);
+    int rc = handle_new(loop, ret, fn, user);
 
     if (rc < 0)
         return rc;
@@ -480,167 +441,11 @@ zp__loop_zmq(zp__loop *loop, zp__handle **ret, void *socket, zp__loop_fn *fn,
     fd = zp__zmq_get(socket, ZMQ_FD);
     if (fd < 0)
         return zp__fail_errno(-fd, "cannot watch a zmq socket");
-    rc = handle_new(loop, &handle, SOCKET, fn, user);
+    rc = handle_new(loop, &handle, fn, user);
     if (rc < 0)
         return rc;
     handle->socket = socket;
     start_socket(handle, fd);
     *ret = handle;
     return 0;
-}
-
-/* ---------------------------------------------------------------- runs -- */
-
-double
-zp__now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
-static void
-stop_deadline(struct ev_loop *ev, struct frame *frame)
-{
-    if (ev_is_active(&frame->timer))
-        ev_ref(ev);
-    ev_timer_stop(ev, &frame->timer);
-}
-
-/* Only ends the poll: the run itself looks at the clock. Comes again if it was
- * a little early, but not while an inner run keeps this one from ending. */
-static void
-on_deadline(struct ev_loop *ev, ev_timer *timer, int events)
-{
-    struct frame *frame = timer->data;
-
-    (void)events;
-    if (zp__now() >= frame->deadline)
-        stop_deadline(ev, frame);
-}
-
-static void
-arm_deadline(struct ev_loop *ev, struct frame *frame, double seconds)
-{
-    ev_now_update(ev);
-    ev_timer_set(&frame->timer, seconds, 0.001);
-    ev_timer_start(ev, &frame->timer);
-    ev_unref(ev);
-}
-
-static void
-enter_run(zp__loop *loop, struct frame *frame, const bool *done, double timeout)
-{
-    bool forever = !(timeout >= 0 && timeout <= TIMEOUT_MAX);
-
-    frame->outer = loop->top;
-    frame->done = done;
-    frame->deadline = forever ? -1 : zp__now() + timeout;
-    frame->broken = false;
-    frame->stopped = false;
-    frame->code = 0;
-    ev_init(&frame->timer, on_deadline);
-    frame->timer.data = frame;
-    if (frame->outer && frame->outer->done)
-        ev_unref(loop->ev); /* it is the inner run's to decide now */
-    if (done)
-        ev_ref(loop->ev); /* wait, even if nothing else is active */
-    if (!forever && timeout > 0)
-        arm_deadline(loop->ev, frame, timeout);
-    loop->top = frame;
-    loop->depth++;
-}
-
-static void
-leave_run(zp__loop *loop, struct frame *frame)
-{
-    stop_deadline(loop->ev, frame);
-    if (frame->done)
-        ev_unref(loop->ev);
-    if (frame->outer && frame->outer->done)
-        ev_ref(loop->ev);
-    loop->top = frame->outer;
-    loop->depth--;
-    if (loop->dead && !loop->top)
-        bury(loop);
-}
-
-/* Has FRAME's run ended, and with what? ACTIVE is libev's count. What `done`
- * points to may be gone when the loop is dead. A callback's error is told even
- * if what was waited for came true in the same iteration: else it were lost. */
-static bool
-run_ended(const zp__loop *loop, const struct frame *frame, int active,
-          int *ret_rc)
-{
-    if (loop->dead)
-        *ret_rc = ZP_ECLOSED;
-    else if (frame->stopped)
-        *ret_rc = frame->code;
-    else if (frame->done && *frame->done)
-        *ret_rc = 0;
-    else if (frame->broken)
-        *ret_rc = frame->done ? ZP_EBREAK : 0;
-    else if (!frame->done && active <= 0)
-        *ret_rc = 0;
-    else if (frame->deadline >= 0 && zp__now() >= frame->deadline)
-        *ret_rc = -ETIMEDOUT;
-    else
-        return false;
-    return true;
-}
-
-int
-zp__loop_run(zp__loop *loop, const bool *done, double timeout)
-{
-    struct frame frame;
-    int active, rc;
-
-    if (done && *done)
-        return 0;
-    if (loop->depth >= DEPTH_MAX)
-        return zp__fail(-ELOOP, "%u waits inside of each other", loop->depth);
-    enter_run(loop, &frame, done, timeout);
-    do
-        active = ev_run(loop->ev, timeout == 0 ? EVRUN_NOWAIT : EVRUN_ONCE);
-    while (!run_ended(loop, &frame, active, &rc));
-    leave_run(loop, &frame);
-    if (rc == -ETIMEDOUT)
-        return zp__fail(rc, "nothing came within %g s", timeout);
-    if (rc == ZP_EBREAK || rc == ZP_ECLOSED)
-        return zp__fail(rc, "%s", zp_strerror(rc));
-    return rc;
-}
-
-int
-zp__loop_break(zp__loop *loop)
-{
-    if (!loop->top)
-        return zp__fail(-EINVAL, "nothing runs that could be ended");
-    loop->top->broken = true;
-    return 0;
-}
-
-void
-zp__loop_stop(zp__loop *loop, int code)
-{
-    if (!loop->top || loop->top->stopped)
-        return;
-    loop->top->stopped = true;
-    loop->top->code = code;
-}
-
-bool
-zp__loop_ending(const zp__loop *loop)
-{
-    const struct frame *top = loop->top;
-
-    return loop->dead ||
-           (top && (top->stopped || top->broken || (top->done && *top->done)));
-}
-
-unsigned
-zp__loop_depth(const zp__loop *loop)
-{
-    return loop->depth;
 }

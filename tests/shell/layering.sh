@@ -21,9 +21,10 @@ allowed() {
     *'<lmdb.h'*) only "$1" core/store_lmdb.h ;;
     *'store_lmdb.h'*) only "$1" 'core/store*.c' ;;
     *'<zmq.h'*) only "$1" core/zmq_call.h ;;
+    *'loop_inside.h'*) only "$1" 'core/loop*.c' ;;
     *'zmq_call.h'*) only "$1" core/loop.c 'core/server*.[ch]' \
         'core/client*.c' 'reactors/feed*.[ch]' ;;
-    *'<ev.h'* | *'zp_ev.h'*) only "$1" core/zp_ev.h core/loop.c \
+    *'<ev.h'* | *'zp_ev.h'*) only "$1" core/zp_ev.h core/loop_inside.h \
         'core/server*.c' core/client.c reactors/feed.c 'examples/*' ;;
     esac || return 1
     case "$1 $2" in
