@@ -406,7 +406,7 @@ fill_head(const zp__txn *txn, zp__log *log)
     log->garbage = txn->last.garbage;
     log->writer = txn->writer;
     log->time_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-    log->pid = getpid();
+    log->pid = txn->store->board.pid;
     log->n = (uint32_t)txn->journal.n;
     log->chunks = (log->n + ZP__CHUNK - 1) / ZP__CHUNK;
 }
