@@ -15,9 +15,11 @@
 
 #define CHANGES 5
 
-static const char *const names[CHANGES][2] = {
-    {"a", "k"}, {"default", "a"}, {"default", "ab"}, {"default", "b"},
-    {"z", "\377"}};
+static const char *const names[CHANGES][2] = {{"a", "k"},
+                                              {"default", "a"},
+                                              {"default", "ab"},
+                                              {"default", "b"},
+                                              {"z", "\377"}};
 
 /* ---- keys ---- */
 
@@ -117,8 +119,7 @@ test_current_rows(void **state)
     assert_null(parsed.image);
     assert_int_equal(parsed.outside.revision, 7);
     assert_int_equal(parsed.outside.rank, 3);
-    assert_false(zp__cur_parse(row, sizeof head + sizeof outside - 1,
-                               &parsed));
+    assert_false(zp__cur_parse(row, sizeof head + sizeof outside - 1, &parsed));
     head.flags = ZP__ROW_DELETED;
     memcpy(row, &head, sizeof head);
     assert_true(zp__cur_parse(row, sizeof head, &parsed));
@@ -142,8 +143,7 @@ make_chunk(unsigned char *out)
         memcpy(out + sizeof n * (1 + i), &at, sizeof at);
         size_t size = zp__chg_write(out + at, &head, names[i][0], names[i][1],
                                     image, inside);
-        assert_int_equal(size,
-                         zp__chg_size(names[i][0], names[i][1], inside));
+        assert_int_equal(size, zp__chg_size(names[i][0], names[i][1], inside));
         at += (uint32_t)size;
     }
     return at;
@@ -166,9 +166,8 @@ test_chunks(void **state)
         assert_int_equal(row.image != NULL, i > 0 && i < 4);
         if (row.image != NULL)
             assert_int_equal(*(const unsigned char *)row.image, i);
-        assert_int_equal(zp__chunk_find(chunk, size, names[i][0],
-                                        names[i][1], &row),
-                         i);
+        assert_int_equal(
+            zp__chunk_find(chunk, size, names[i][0], names[i][1], &row), i);
     }
     assert_false(zp__chunk_change(chunk, size, CHANGES, &row));
     assert_int_equal(zp__chunk_find(chunk, size, "a", "a", &row), -1);
@@ -196,8 +195,8 @@ read_all(const unsigned char *bytes, size_t size)
             sum += ((const unsigned char *)row.image)[at];
     }
     for (int i = 0; i < CHANGES; i++)
-        sum += (unsigned)zp__chunk_find(chunk, size, names[i][0],
-                                        names[i][1], &row);
+        sum += (unsigned)zp__chunk_find(chunk, size, names[i][0], names[i][1],
+                                        &row);
     assert_true(sum != 12345678);
     free(chunk);
 }

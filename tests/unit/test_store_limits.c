@@ -317,9 +317,16 @@ test_tiny_log(void **state)
 static void
 test_sizes(void **state)
 {
-    static const size_t sizes[] = {
-        0, 1, ZP__INLINE - 1, ZP__INLINE, ZP__INLINE + 1, 2 * MIB,
-        ZP__KEPT - 1, ZP__KEPT, ZP__KEPT + 1, 0};
+    static const size_t sizes[] = {0,
+                                   1,
+                                   ZP__INLINE - 1,
+                                   ZP__INLINE,
+                                   ZP__INLINE + 1,
+                                   2 * MIB,
+                                   ZP__KEPT - 1,
+                                   ZP__KEPT,
+                                   ZP__KEPT + 1,
+                                   0};
     const unsigned n = sizeof sizes / sizeof *sizes;
     char key[ZP__KEY_MAX + 1];
     zp__item item;
@@ -472,8 +479,8 @@ test_small_map(void **state)
     int rc;
 
     (void)state;
-    start(&(zp__limits){.log_revisions = 64, .map_bytes = 4 * MIB,
-                        .max_bytes = 64 * MIB});
+    start(&(zp__limits){
+        .log_revisions = 64, .map_bytes = 4 * MIB, .max_bytes = 64 * MIB});
     while ((rc = put(name(n), 3000)) == 0)
         assert_true(n++ < 5000);
     expect(rc, -ENOSPC);
@@ -545,8 +552,9 @@ static void
 test_any_hint(void **state)
 {
     static const uint64_t hints[] = {
-        0,   1,   2,   63,  64,          499,        500, 501,
-        502, 510, 563, 564, 565, 800, 1000000, UINT64_MAX - 1, UINT64_MAX};
+        0,         1,   2,   63,  64,  499, 500,     501,
+        502,       510, 563, 564, 565, 800, 1000000, UINT64_MAX - 1,
+        UINT64_MAX};
     uint64_t head, tail, revision = 500;
 
     (void)state;
@@ -584,8 +592,8 @@ test_old_state_with_small_limits(void **state)
     (void)state;
     image = calloc(8, MIB);
     for (int round = 0; round < 3; round++) {
-        assert_int_equal(
-            zp__place_new(&place, NULL, zp_test_path("durable")), 0);
+        assert_int_equal(zp__place_new(&place, NULL, zp_test_path("durable")),
+                         0);
         expect(zp__board_create(&place), 0);
         expect(zp__store_create(&place, &limits), 0);
         expect(zp__place_publish(&place), 0);
