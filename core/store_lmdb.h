@@ -43,7 +43,9 @@ struct zp__txn {
     int broken;        /* LMDB failed inside: only abort is left */
     bool deletes;      /* may use the last tenth of the space */
     bool fresh;        /* no log row yet: `last` is all zero */
-    zp__log last;      /* head of the newest log row */
+    zp__log last;      /* head of the newest log row ... */
+    size_t known;      /* ... as of this LMDB transaction; 0: not known */
+    zp__log next;      /* head of the row that the commit writes */
     uint64_t end;      /* of the file's used part at the beginning, in pages */
     size_t live;       /* pages of rows, likewise */
     size_t wasted;     /* pages given up inside: LMDB takes others */

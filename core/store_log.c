@@ -439,6 +439,7 @@ zp__log_append(zp__txn *txn, uint32_t *ret_n)
     if (log.chunks > 1 && log.garbage == 0)
         log.garbage = log.revision;
     log.bytes += log.own;
+    txn->next = log;
     memcpy(txn->row.data, &log, sizeof log);
     return zp__row_put(txn, key,
                        zp__rowkey_log(key, log.revision,

@@ -48,6 +48,35 @@ release(zp__txn *txn)
     zp__board_unlock(&txn->store->board);
 }
 
+/* Head of the newest log row. If LMDB's transaction follows on the one that we
+ * committed last, nobody has written in between, and we need not look: that
+ * number comes from LMDB's own pages, which nothing but a commit can change. */
+static int
+find_last(zp__txn *txn)
+{
+    int rc;
+
+    if (txn->known != 0 && mdb_txn_id(txn->txns[0]) == txn->known + 1)
+        return 0;
+    txn->known = 0;
+    rc = zp__log_newest(txn->store, txn->txns[0], &txn->last);
+    txn->fresh = rc == ZP_ENOKEY;
+    if (txn->fresh)
+        memset(&txn->last, 0, sizeof txn->last);
+    return txn->fresh ? 0 : rc;
+}
+
+/* Commit to LMDB; on success `last` is known as of then. */
+static int
+commit_mdb(zp__txn *txn)
+{
+    size_t id = mdb_txn_id(txn->txns[0]);
+    int rc = mdb_txn_commit(txn->txns[0]);
+
+    txn->known = rc == 0 ? id : 0;
+    return rc == 0 ? 0 : zp__space_explain(txn->store, rc, "writing");
+}
+
 static int
 begin_mdb(zp__txn *txn)
 {
@@ -57,11 +86,8 @@ begin_mdb(zp__txn *txn)
     if (rc != 0)
         return zp__mdb_fail(store, rc, "writing");
     txn->depth = 0;
-    rc = zp__log_newest(store, txn->txns[0], &txn->last);
-    txn->fresh = rc == ZP_ENOKEY;
-    if (txn->fresh)
-        memset(&txn->last, 0, sizeof txn->last);
-    if (rc == 0 || txn->fresh)
+    rc = find_last(txn);
+    if (rc == 0)
         rc = zp__space_begin(txn);
     if (rc != 0)
         mdb_txn_abort(txn->txns[0]);
@@ -146,12 +172,13 @@ zp__txn_commit(zp__txn *txn, uint64_t *ret_revision)
             *ret_revision = revision - 1;
         return rc;
     }
-    rc = mdb_txn_commit(txn->txns[0]);
+    rc = commit_mdb(txn);
     if (rc != 0) {
-        rc = zp__space_explain(store, rc, "writing");
         release(txn);
         return rc;
     }
+    txn->last = txn->next;
+    txn->fresh = false;
     atomic_store_explicit(&store->board.shared->head, revision,
                           memory_order_release);
     zp__board_fence();
@@ -609,15 +636,11 @@ next_record(zp__txn *txn, uint64_t *ret)
 static int
 finish_plain(zp__txn *txn, int rc)
 {
-    zp__store *store = txn->store;
-
     if (rc != 0) {
         zp__txn_abort(txn);
         return rc;
     }
-    rc = mdb_txn_commit(txn->txns[0]);
-    if (rc != 0)
-        rc = zp__space_explain(store, rc, "writing");
+    rc = commit_mdb(txn);
     release(txn);
     return rc;
 }
