@@ -5,7 +5,7 @@
  * used part of the file would pass nine tenths of it, a delete (and the record
  * of a process) at the whole. Free pages inside the file count as free, unless
  * a reader pins them; they are counted only when the file's end is near the
- * limit. From eight tenths on the log is shortened.
+ * limit. A tenth before that, or more, the log is shortened.
  *
  * The *file system*: LMDB writes its pages at commit, and on a full tmpfs gets
  * a short write, which it tells as EIO, after the application's function has
@@ -33,6 +33,7 @@
 #define PATH_PAGES 5   /* copied per write, at most */
 #define SLACK_PAGES 24 /* free list and meta pages of any transaction */
 #define REFILL 128     /* pages of budget at a time */
+#define SPARE_PAGES 64 /* beside a large value's own */
 #define RECOUNT 16     /* revisions after which free pages are counted again */
 #define RECOUNT_PAGES 256 /* ... and one more for so many that were free */
 
@@ -194,13 +195,27 @@ check_limit(zp__txn *txn, uint64_t wanted)
                     (unsigned long long)max);
 }
 
+/* Pages in use from which on the log gives way: a tenth below the limit of
+ * sets, or as far as the largest value needs, but not too far. */
+static uint64_t
+log_end(const zp__store *store)
+{
+    uint64_t max = store->limits.max_bytes;
+    uint64_t value = store->limits.max_value + SPARE_PAGES * store->page;
+    uint64_t spare = value < max / 3 ? value : max / 3;
+
+    if (spare < max / 10)
+        spare = max / 10;
+    return (max / 10 * 9 - spare) / store->page;
+}
+
 uint64_t
 zp__space_excess(zp__txn *txn, const zp__log *log)
 {
     zp__store *store = txn->store;
     const struct zp__free *pages = &store->free;
     uint64_t max = store->limits.max_bytes;
-    uint64_t most = max / 10 * 8 / store->page;
+    uint64_t most = log_end(store);
     uint64_t least = max / 16; /* of log, that is kept in any case */
 
     if (txn->end <= most || log->bytes <= least)

@@ -168,6 +168,20 @@ test_log_gives_way(void **state)
     stop();
 }
 
+/* ... so that the largest value finds room at once. */
+static void
+test_log_leaves_room(void **state)
+{
+    (void)state;
+    start(&(zp__limits){.max_bytes = 6 * MIB});
+    for (unsigned i = 0; i < 40000 / zp_test_slow(); i++) {
+        memcpy(image, &i, sizeof i);
+        expect(put("n", 20), 0);
+    }
+    expect(put("large", MIB), 0);
+    stop();
+}
+
 /* The same with values outside of their rows, and a log that was asked to be
  * larger than all. */
 static void
@@ -620,6 +634,7 @@ main(void)
         ZP_TEST(test_ranges),
         ZP_TEST(test_limits_are_kept),
         ZP_TEST(test_log_gives_way),
+        ZP_TEST(test_log_leaves_room),
         ZP_TEST(test_log_of_large_values_gives_way),
         ZP_TEST(test_deleting_small),
         ZP_TEST(test_deleting_inline),
