@@ -641,6 +641,7 @@ finish_plain(zp__txn *txn, int rc)
         return rc;
     }
     rc = commit_mdb(txn);
+    txn->known = 0; /* nothing written: that id is another's yet */
     release(txn);
     return rc;
 }

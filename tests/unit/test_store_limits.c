@@ -594,6 +594,36 @@ test_any_hint(void **state)
     stop();
 }
 
+static int
+put_elsewhere(void *user)
+{
+    (void)user;
+    zp__fork_settle();
+    if (zp__store_open(&store, &place) != 0)
+        return 1;
+    return put("theirs", 20) == 0 ? 0 : 2;
+}
+
+/* A commit that changes nothing does not count for LMDB: what another process
+ * commits next must be seen. */
+static void
+test_commit_of_nothing(void **state)
+{
+    uint64_t head, tail;
+
+    (void)state;
+    start(&(zp__limits){.log_revisions = 64});
+    expect(put("ours", 20), 0);
+    expect(zp__store_delete_record(store, 12345, 5), 0); /* there is none */
+    assert_int_equal(zp_test_wait(zp_test_fork(put_elsewhere, NULL), 10), 0);
+    expect(put("ours", 21), 0);
+    expect(zp__view_begin(view), 0);
+    expect(zp__view_range(view, &head, &tail), 0);
+    assert_int_equal(head, 3);
+    zp__view_end(view);
+    stop();
+}
+
 /* A durable state keeps its own limits, however small those are that it is
  * opened with, and opens on a disk where no new one could be made. */
 static void
@@ -651,6 +681,7 @@ main(void)
         ZP_TEST(test_nested_fails_alone),
         ZP_TEST(test_empty_nested_are_cheap),
         ZP_TEST(test_any_hint),
+        ZP_TEST(test_commit_of_nothing),
         ZP_TEST(test_old_state_with_small_limits),
     };
     return zp_test_main("store_limits", tests, sizeof tests / sizeof *tests,
