@@ -198,6 +198,18 @@ check_room(const zp__limits *limits, const char *dir)
 
 /* ---- the environment ---- */
 
+/* LMDB opens the file for data without O_CLOEXEC: a program that the
+ * application runs would have it, writable. */
+static int
+close_on_exec(MDB_env *env)
+{
+    int fd, rc = mdb_env_get_fd(env, &fd);
+
+    if (rc == 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+        rc = errno;
+    return rc;
+}
+
 static int
 open_env(zp__store *store, uint64_t map_bytes, unsigned flags)
 {
@@ -214,6 +226,8 @@ open_env(zp__store *store, uint64_t map_bytes, unsigned flags)
     if (rc == 0)
         rc = mdb_env_open(store->env, store->place.data, MDB_NOTLS | flags,
                           0600);
+    if (rc == 0)
+        rc = close_on_exec(store->env);
     store->owned = zp__own_end(prefix);
     if (rc == 0 && store->owned != NULL)
         return 0;
