@@ -29,6 +29,15 @@ call(const zp_state *state, zp__txn *txn, zp_atomic_fn *fn, void *user)
     return fn(&inner, user);
 }
 
+/* FN has forked, and this is the child: the transaction is its parent's, who
+ * commits it. Ending it here, either way, would write to the same file. */
+static int
+forked(void)
+{
+    return zp__fail(ZP_EFORK, "the atomic operation belongs to the process "
+                              "that forked inside of it");
+}
+
 static int
 run_nested(zp_state *state, zp_atomic_fn *fn, void *user)
 {
@@ -37,7 +46,10 @@ run_nested(zp_state *state, zp_atomic_fn *fn, void *user)
 
     if (rc != 0)
         return rc;
+    uint64_t token = state->token;
     rc = call(state, txn, fn, user);
+    if (token != zp__token())
+        return forked();
     int ended = zp__txn_unnest(txn, rc >= 0);
     return rc >= 0 && ended < 0 ? ended : rc;
 }
@@ -52,7 +64,10 @@ run_outer(zp_state *state, zp_atomic_fn *fn, void *user)
 
     if (rc != 0)
         return rc;
+    uint64_t token = ctx->token;
     rc = call(state, txn, fn, user);
+    if (token != zp__token())
+        return forked();
     if (rc < 0) {
         zp__txn_abort(txn);
         return zp__fail_code(rc); /* it may have failed without a word */
@@ -71,9 +86,12 @@ zp_atomic(zp_state *state, zp_atomic_fn *fn, void *user)
     if (rc != 0)
         return zp__state_done(state, rc);
     zp_ctx *ctx = state->ctx;
+    uint64_t token = ctx->token;
     double called = zp__ctx_call(ctx); /* it may free handle and context */
     rc = state->kind == ZP__TXN ? run_nested(state, fn, user)
                                 : run_outer(state, fn, user);
+    if (token != zp__token())
+        return rc;
     zp__ctx_done(ctx, rc);
     zp__ctx_leave(ctx, called, 0);
     return rc;

@@ -249,6 +249,8 @@ zp__ctx_destroy(zp_ctx *ctx)
     if ((ctx->flags & ZP_CTX_WAIT) && ctx->procs) {
         ctx->dying = false; /* callbacks go on until the children have ended */
         zp__procs_wait(ctx);
+        if (ctx->token != zp__token()) /* a callback has forked */
+            return;
     }
     ctx->dying = true;
     zp__ctx_waits_gone(ctx);

@@ -76,7 +76,7 @@ bool zp__ctx_leave(zp_ctx *ctx, double called, int rc);
 /* Around each nested run, likewise counted: a run that waits for *DONE.
  * -EDEADLK inside an atomic operation; ends with ZP_ECLOSED when the context
  * is freed or the state closed meanwhile: then CTX must not be touched if
- * *RET_GONE. */
+ * *RET_GONE. Likewise ZP_EFORK, in a child that a callback has forked. */
 int zp__ctx_wait(zp_ctx *ctx, const bool *done, double timeout, bool *ret_gone);
 
 /* -EDEADLK with a text that names WHAT inside an atomic operation, else 0. */

@@ -136,6 +136,7 @@ zp__loop_new(zp__loop **ret, struct ev_loop *ev)
     loop = calloc(1, sizeof *loop);
     if (!loop)
         return zp__fail(-ENOMEM, "no memory for an event loop");
+    loop->token = zp__token();
     loop->ev = ev;
     loop->foreign = ev != NULL;
     if (!ev) {
@@ -271,6 +272,8 @@ on_fd(struct ev_loop *ev, ev_io *io, int events)
     zp__handle *handle = io->data;
 
     (void)ev;
+    if (zp__loop_forked(handle->loop))
+        return;
     check_error(handle, events);
     handle->fn(handle->user);
 }
@@ -300,6 +303,8 @@ on_timer(struct ev_loop *ev, ev_timer *timer, int events)
     (void)events;
     give_back(handle);
     ev_timer_stop(ev, timer);
+    if (zp__loop_forked(handle->loop))
+        return;
     handle->fn(handle->user);
 }
 
@@ -339,6 +344,8 @@ on_kick(struct ev_loop *ev, ev_idle *idle, int events)
     (void)events;
     give_back(handle);
     ev_idle_stop(ev, idle);
+    if (zp__loop_forked(handle->loop))
+        return;
     handle->fn(handle->user);
 }
 
@@ -369,8 +376,11 @@ zp__kick(zp__handle *handle)
 static bool
 socket_ready(const zp__handle *handle)
 {
-    int events = zp__zmq_events(handle->socket);
+    int events;
 
+    if (zp__loop_forked(handle->loop)) /* zmq would say EINTR for ever */
+        return false;
+    events = zp__zmq_events(handle->socket);
     return events > 0 && (events & ZMQ_POLLIN);
 }
 

@@ -51,7 +51,8 @@ void zp__loop_release(zp__loop *loop);
  * at what is ready), zp__loop_break() or zp__loop_stop() for this run, or -
  * when DONE is NULL - nothing is left to wait for. Returns 0, -ETIMEDOUT,
  * ZP_EBREAK (0 when DONE is NULL), or the code of zp__loop_stop(). An outer
- * run cannot return before an inner one. */
+ * run cannot return before an inner one. In a child that a callback forked:
+ * ZP_EFORK; the loop and its context are the parent's. */
 int zp__loop_run(zp__loop *loop, const bool *done, double timeout);
 
 /* End the innermost run: as a break (-EINVAL: none runs), or with a negative

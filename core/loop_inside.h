@@ -24,6 +24,7 @@ struct zp__frame {
 };
 
 struct zp__loop {
+    uint64_t token; /* zp__token() of its process */
     struct ev_loop *ev;
     zp__owned *owned; /* what libev opened; NULL on the application's loop */
     zp__handle *handles;
@@ -33,6 +34,14 @@ struct zp__loop {
     bool foreign;
     bool dead; /* freed, with frames on the stack */
 };
+
+/* Was LOOP inherited? A callback may fork and return in the child, too: then
+ * nothing of it must be touched there, the epoll set is the parent's. */
+static inline bool
+zp__loop_forked(const zp__loop *loop)
+{
+    return loop->token != zp__token();
+}
 
 /* End a loop that was freed: its frames have left. */
 void zp__loop_bury(zp__loop *loop);

@@ -127,6 +127,7 @@ zp__loop_run(zp__loop *loop, const bool *done, double timeout)
 {
     struct zp__frame frame;
     int active, rc;
+    bool forked;
 
     if (done && *done)
         return 0;
@@ -135,8 +136,14 @@ zp__loop_run(zp__loop *loop, const bool *done, double timeout)
     enter_run(loop, &frame, done, timeout);
     do
         active = ev_run(loop->ev, timeout == 0 ? EVRUN_NOWAIT : EVRUN_ONCE);
-    while (!run_ended(loop, &frame, active, &rc));
-    leave_run(loop, &frame);
+    while (!(forked = zp__loop_forked(loop)) &&
+           !run_ended(loop, &frame, active, &rc));
+    leave_run(loop, &frame); /* in a forked child, too: memory alone */
+    if (forked)
+        return zp__fail(ZP_EFORK, "the loop belongs to the process that forked "
+                                  "in it");
+    if (frame.stopped) /* the code came with its own text, or none */
+        return rc == ZP_ECLOSED ? zp__fail(rc, "%s", zp_strerror(rc)) : rc;
     if (rc == -ETIMEDOUT)
         return zp__fail(rc, "nothing came within %g s", timeout);
     if (rc == ZP_EBREAK || rc == ZP_ECLOSED)

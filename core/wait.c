@@ -169,6 +169,7 @@ int
 zp__ctx_wait(zp_ctx *ctx, const bool *done, double timeout, bool *ret_gone)
 {
     struct zp__wait wait = {ctx->waits, false};
+    uint64_t token = ctx->token;
     int rc;
 
     *ret_gone = false;
@@ -182,6 +183,10 @@ zp__ctx_wait(zp_ctx *ctx, const bool *done, double timeout, bool *ret_gone)
     if (ctx->feed_waiting)
         ctx->feed_waiting(ctx);
     rc = zp__loop_run(ctx->loop, done, timeout);
+    if (token != zp__token()) {
+        *ret_gone = true; /* in this process: a callback has forked */
+        return rc;
+    }
     if (wait.gone) {
         *ret_gone = true;
         return zp__fail(ZP_ECLOSED, "the context was freed meanwhile");

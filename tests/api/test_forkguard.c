@@ -6,6 +6,7 @@
 #include "tests/support/zp_test.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -349,6 +350,100 @@ test_spawned(void **state)
     tear_down(&in);
 }
 
+static int
+forks_inside(zp_state *txn, void *user)
+{
+    int rc = zp_set_int(txn, "b", 1);
+
+    fflush(NULL);
+    *(pid_t *)user = fork();
+    if (*(pid_t *)user > 0)
+        rc = zp_test_wait(*(pid_t *)user, 20) == 0 ? rc : -ECHILD;
+    return rc;
+}
+
+/* A function that forks and returns in the child, too: one of them commits. */
+static void
+test_fork_in_atomic(void **state)
+{
+    inherited in = {0};
+    uint64_t before, after;
+    pid_t pid = -1;
+    int rc;
+
+    (void)state;
+    set_up(&in);
+    assert_int_equal(zp_revision(in.state, &before), 0);
+    rc = zp_atomic(in.state, forks_inside, &pid);
+    if (pid == 0)
+        _exit(rc == ZP_EFORK && zp_set_int(in.state, "c", 1) == ZP_EFORK ? 0
+                                                                         : 1);
+    assert_int_equal(rc, 0);
+    assert_int_equal(zp_revision(in.state, &after), 0);
+    assert_int_equal(after, before + 1);
+    still_works(&in);
+    tear_down(&in);
+}
+
+static int
+forks_and_returns(zp_watch *watch, const zp_event *event, void *user)
+{
+    (void)watch;
+    (void)event;
+    fflush(NULL);
+    *(pid_t *)user = fork();
+    return *(pid_t *)user ? -ECANCELED : 0;
+}
+
+/* A callback that forks and returns in the child, too: the run around it is the
+ * parent's, and ends in the child at once. */
+static void
+test_fork_in_callback(void **state)
+{
+    inherited in = {0};
+    pid_t pid = -1;
+    int rc;
+
+    (void)state;
+    set_up(&in);
+    assert_int_equal(zp_call_when_change(in.state, NULL, ZP_KEYS("b"), NULL,
+                                         forks_and_returns, &pid),
+                     0);
+    assert_int_equal(zp_set_int(in.clone, "b", 1), 0); /* elsewhere */
+    zp_state_free(in.clone);
+    assert_int_equal(zp_state_clone(in.state, &in.clone, NULL), 0);
+    assert_int_equal(zp_set_int(in.clone, "b", 1), 0);
+    rc = zp_wait(in.proc, NULL, 20);
+    if (pid == 0)
+        _exit(rc == ZP_EFORK ? 0 : 1);
+    assert_int_equal(rc, -ECANCELED);
+    assert_int_equal(zp_test_wait(pid, 20), 0);
+    still_works(&in);
+    tear_down(&in);
+}
+
+/* A program that the application runs inherits nothing of ours. */
+static void
+test_exec(void **state)
+{
+    inherited in = {0};
+    bool before[256];
+    int fd;
+
+    (void)state;
+    for (fd = 0; fd < 256; fd++)
+        before[fd] = fcntl(fd, F_GETFD) >= 0;
+    set_up(&in);
+    assert_int_equal(zp_ping(in.ctx, NULL, "x", 1, 10), 0);
+    for (fd = 0; fd < 256; fd++) {
+        int flags = before[fd] ? -1 : fcntl(fd, F_GETFD);
+
+        if (flags >= 0 && !(flags & FD_CLOEXEC))
+            fail_msg("descriptor %d would be inherited", fd);
+    }
+    tear_down(&in);
+}
+
 int
 main(void)
 {
@@ -356,6 +451,9 @@ main(void)
         ZP_TEST(test_every_call),
         ZP_TEST(test_child_ends),
         ZP_TEST(test_spawned),
+        ZP_TEST(test_fork_in_atomic),
+        ZP_TEST(test_fork_in_callback),
+        ZP_TEST(test_exec),
     };
 
     return zp_test_main("forkguard", tests, sizeof tests / sizeof *tests, 60);
