@@ -264,8 +264,10 @@ zp_spawn(zp_ctx *ctx, zp_proc **ret_proc, const zp_spawn_options *options,
         rc = zp__ctx_may_wait("zp_spawn()");
     if (rc == 0)
         rc = take_options(&taken, options);
-    if (rc == 0)
+    if (rc == 0) {
+        zp__procs_sweep(ctx);
         rc = spawn(ctx, &proc, &taken, fn, arg);
+    }
     if (rc < 0)
         return zp__ctx_done(ctx, rc);
     if (ret_proc)

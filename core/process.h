@@ -81,6 +81,10 @@ struct zp_proc {
 bool zp__proc_look(zp_proc *proc);
 void zp__proc_on_end(void *proc);
 
+/* The same for all that nobody asked for: of a context that spawns again and
+ * again and never runs its loop they would pile up. */
+void zp__procs_sweep(zp_ctx *ctx);
+
 /* Delete its record; free what there is of it in this process. */
 int zp__proc_forget(const zp_proc *proc);
 void zp__proc_free(zp_proc *proc);

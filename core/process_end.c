@@ -186,6 +186,18 @@ unlink_proc(zp_proc *proc)
 }
 
 void
+zp__procs_sweep(zp_ctx *ctx)
+{
+    zp_proc *proc, *next;
+
+    for (proc = ctx->procs; proc; proc = next) {
+        next = proc->next;
+        if (proc->unasked)
+            zp__proc_on_end(proc);
+    }
+}
+
+void
 zp__proc_on_end(void *user)
 {
     zp_proc *proc = user;

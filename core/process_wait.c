@@ -231,6 +231,7 @@ send_signal(const zp_proc *proc, int number)
 int
 zp_stop(zp_proc *proc, zp_result *ret_result)
 {
+    double deadline;
     bool gone;
     int rc = enter(proc, zp__ctx_enter);
 
@@ -242,8 +243,9 @@ zp_stop(zp_proc *proc, zp_result *ret_result)
         return done(proc, rc);
     if (!zp__proc_look(proc))
         send_signal(proc, SIGTERM);
+    deadline = zp__now() + proc->ctx->grace;
     rc = wait_for(proc, proc->ctx->grace, &gone);
-    if (rc == -ETIMEDOUT) {
+    if (rc == -ETIMEDOUT && zp__now() >= deadline) { /* no callback's code */
         send_signal(proc, SIGKILL);
         rc = wait_for(proc, -1, &gone);
     }

@@ -563,6 +563,64 @@ ignores_term(zp_ctx *ctx, void *arg)
     return sleeps(ctx, arg);
 }
 
+static int
+fails_with_timeout(zp_watch *watch, const zp_event *event, void *user)
+{
+    (void)watch;
+    (void)event;
+    (void)user;
+    return -ETIMEDOUT;
+}
+
+static int
+sets_when_told(zp_ctx *ctx, void *arg)
+{
+    zp_sync *up_go = arg;
+    sigset_t term;
+    int number;
+
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    sigprocmask(SIG_BLOCK, &term, NULL);
+    zp_sync_post(&up_go[0]);
+    sigwait(&term, &number);
+    zp_set_int(zp_ctx_state(ctx), "told", 1);
+    zp_sync_wait(&up_go[1], 20);
+    return 0;
+}
+
+/* A callback's error that looks like the end of the grace is none: the process
+ * is not killed for it. */
+static void
+test_stop_callback_fails(void **state)
+{
+    zp_ctx *ctx = new_ctx(
+        &(zp_ctx_options){.size = sizeof(zp_ctx_options), .grace = 60});
+    zp_watch *watch = NULL;
+    zp_proc *proc;
+    zp_sync up_go[2];
+
+    (void)state;
+    zp_sync_open(&up_go[0]);
+    zp_sync_open(&up_go[1]);
+    assert_int_equal(zp_call_when_change(zp_ctx_state(ctx), &watch,
+                                         ZP_KEYS("told"), NULL,
+                                         fails_with_timeout, NULL),
+                     0);
+    proc = spawn(ctx, sets_when_told, up_go);
+    zp_sync_wait(&up_go[0], 20);
+    while (!zp_watch_confirmed(watch))
+        assert_int_equal(zp_wait(proc, NULL, 0.01), -ETIMEDOUT);
+    assert_int_equal(zp_stop(proc, NULL), -ETIMEDOUT);
+    assert_int_equal(zp_proc_alive(proc), 1);
+    zp_sync_post(&up_go[1]);
+    assert_int_equal(result_of(proc, 0).signal, 0);
+    zp_watch_free(watch);
+    zp_sync_close(&up_go[0]);
+    zp_sync_close(&up_go[1]);
+    zp_ctx_free(ctx);
+}
+
 static void
 test_stop(void **state)
 {
@@ -837,6 +895,26 @@ test_stolen_status(void **state)
     zp_ctx_free(ctx);
     assert_int_equal(waitpid(own, &value, 0), own);
     assert_int_equal(WEXITSTATUS(value), 9);
+}
+
+/* They do not pile up where no loop runs: spawning cleans up, too. */
+static void
+test_unasked_without_loop(void **state)
+{
+    zp_ctx *ctx = new_ctx(NULL);
+    int i, fds;
+
+    (void)state;
+    result_of(spawn(ctx, returns_nothing, NULL), 0);
+    fds = zp_test_open_fds();
+    for (i = 0; i < 20; i++) {
+        siginfo_t info;
+
+        assert_int_equal(zp_spawn(ctx, NULL, NULL, returns_nothing, NULL), 0);
+        assert_int_equal(waitid(P_ALL, 0, &info, WEXITED | WNOWAIT), 0);
+    }
+    assert_true(zp_test_open_fds() <= fds + 1);
+    zp_ctx_free(ctx);
 }
 
 /* Children that nobody asked for are cleaned up when they end. */
@@ -1219,6 +1297,7 @@ main(void)
         ZP_TEST(test_wait_ended_early),
         ZP_TEST(test_bad_calls),
         ZP_TEST(test_stop),
+        ZP_TEST(test_stop_callback_fails),
         ZP_TEST(test_free_ends_children),
         ZP_TEST(test_free_waits),
         ZP_TEST(test_free_waits_in_callback),
@@ -1226,6 +1305,7 @@ main(void)
         ZP_TEST(test_namespace),
         ZP_TEST(test_stolen_status),
         ZP_TEST(test_unasked),
+        ZP_TEST(test_unasked_without_loop),
         ZP_TEST(test_few_descriptors),
         ZP_TEST(test_function_forks),
         ZP_TEST(test_many),
