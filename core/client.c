@@ -335,6 +335,8 @@ zp__server_ensure(const zp__place *place, zp__board *board, double timeout)
                             "ended",
                             place->run, owner.pid);
         rc = start_alone(place, board, deadline, &trials);
+        if (rc < 0 && rc != -EAGAIN && zp__board_closed(board))
+            continue; /* that is why, and says more */
         if (rc != -EAGAIN)
             return rc;
         if (deadline >= 0 && zp__now() >= deadline)

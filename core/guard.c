@@ -32,6 +32,7 @@
 #define RETRY_MAX 1.0 /* while nobody can */
 #define START_MAX 2.0 /* the loop stands still for so long at most */
 #define PULSE 0.25    /* a ping unanswered for so long: does it live? */
+#define PULSE_MAX 8.0 /* doubled up to this: a slow one is given the time */
 
 struct zp__guard {
     int fd; /* of the server that is watched; -1: none */
@@ -276,7 +277,10 @@ ping(zp_ctx *ctx, zp_pong *pong, const void *payload, size_t size,
                              pong);
         if (rc != -ETIMEDOUT || (timeout >= 0 && left <= patience))
             return rc;
-        patience *= 2;
+        rc = zp__ctx_enter(ctx); /* closed meanwhile? */
+        if (rc < 0)
+            return rc;
+        patience = fmin(patience * 2, PULSE_MAX);
     }
 }
 

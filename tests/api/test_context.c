@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -574,6 +575,45 @@ test_ping_without_answer(void **state)
     zp_ctx_free(ctx);
 }
 
+static int
+pings_for_ever(void *user)
+{
+    zp_ctx *ctx = attach(user);
+    int rc = zp_ping(ctx, NULL, "a", 1, -1);
+
+    zp_ctx_free(ctx);
+    return rc == ZP_ECLOSED ? 0 : 1;
+}
+
+static bool
+nothing_left(void *user)
+{
+    (void)user;
+    return zp_test_entries(zp_test_run_dir()) == 0;
+}
+
+/* A server that lives but does not answer keeps nobody in a state that has
+ * been closed. */
+static void
+test_ping_closed(void **state)
+{
+    zp_ctx *ctx = new_ctx(NULL);
+    char address[256];
+    zp_pong pong;
+    pid_t pid;
+
+    (void)state;
+    snprintf(address, sizeof address, "%s", zp_ctx_address(ctx));
+    assert_int_equal(zp_ping(ctx, &pong, "a", 1, 5), 0);
+    kill(pong.server_pid, SIGSTOP);
+    pid = zp_test_fork(pings_for_ever, address);
+    poll(NULL, 0, 300); /* in its ping, most likely: either way it ends */
+    zp_ctx_free(ctx);
+    assert_int_equal(zp_test_wait(pid, 20 * zp_test_slow()), 0);
+    kill(pong.server_pid, SIGCONT);
+    assert_true(zp_test_until(nothing_left, NULL, 5));
+}
+
 static void
 test_attach_revives(void **state)
 {
@@ -661,6 +701,7 @@ main(void)
         ZP_TEST(test_freed_in_atomic),
         ZP_TEST(test_ping),
         ZP_TEST(test_ping_without_answer),
+        ZP_TEST(test_ping_closed),
         ZP_TEST(test_attach_revives),
         ZP_TEST(test_stats),
         ZP_TEST(test_several),
