@@ -2,6 +2,7 @@
  * test_watch_reentry.c - what else a callback may do: run the loop, register,
  * write, fork.
  */
+#include <signal.h>
 #include <sys/wait.h>
 
 #include "tests/api/watching.h"
@@ -38,8 +39,7 @@ let_it_replay(recorder *r, zp_watch *watch, const zp_event *event)
     (void)watch;
     if (r->n != 7)
         return 0;
-    assert_int_equal(past->last, 0);
-    past->nested = true;
+    past->nested = true; /* it may have begun: a slow turn gives way to it */
     assert_ok(zp_run(r->ctx));
     past->nested = false;
     /* the snapshot is there again, through another transaction */
@@ -369,10 +369,13 @@ fork_inside(recorder *r, zp_watch *watch, const zp_event *event)
                     !zp_event_snapshot(event) &&
                     zp_watch_cancel(watch) == ZP_EFORK;
 
-        _exit(good ? 0 : 1);
+        if (good) /* not by _exit(): valgrind would look for leaks, which a
+                     child that may not free anything has */
+            kill(getpid(), SIGKILL);
+        _exit(1);
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(status, 0);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
     return 0;
 }
 
