@@ -1164,10 +1164,10 @@ static int
 chain(zp_ctx *ctx, void *arg)
 {
     thread_case *c = arg;
-    int64_t level;
-    int rc = zp_increase(zp_ctx_state(ctx), "level", &level, 1);
+    int64_t depth;
+    int rc = zp_increase(zp_ctx_state(ctx), "level", &depth, 1);
 
-    if (rc == 0 && level < DEPTH)
+    if (rc == 0 && depth < DEPTH)
         rc = zp_spawn(ctx, NULL, NULL, chain, c);
     else if (rc == 0)
         zp_sync_post(&c->up);
