@@ -60,6 +60,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static _Thread_local bool holding; /* this thread has the lock */
 static zp__owned *groups;
 static uint64_t groups_token; /* of the process that recorded them */
+static uint64_t settled;      /* token of the last process that was settled */
 static void (*hooks[HOOKS])(void);
 
 static struct { /* open at zp__own_begin(): a bit per descriptor */
@@ -449,17 +450,21 @@ zp__fork_child(const char *run_dir)
         groups = group->next;
         free_group(group);
     }
-    zp__token_slow();
+    settled = zp__token_slow();
     for (size_t i = 0; i < HOOKS && hooks[i]; i++)
         hooks[i]();
     drop_lock();
 }
 
+/* Without any group left to close, too: another thread of the parent may have
+ * been at work in what the hooks forget, and have had its locks. */
 void
 zp__fork_settle(void)
 {
     take_lock();
-    if (groups && groups_token != zp__token())
+    bool forked = settled && settled != zp__token();
+    settled = zp__token();
+    if (forked || (groups && groups_token != zp__token()))
         zp__fork_child(NULL); /* gives the lock back */
     else
         drop_lock();

@@ -9,6 +9,8 @@
 #include "tests/support/zp_test.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -188,6 +190,72 @@ test_a_state_of_its_own(void **state)
     unmake(&family);
 }
 
+static int
+owns(void *user)
+{
+    struct family *family = user;
+    zp_ctx_options options = {.size = sizeof options, .name = "forks"};
+
+    assert_int_equal(zp_ctx_new(&family->ctx, &options), 0);
+    zp_sync_post(&family->ready);
+    zp_sync_wait(&family->go_on, 60 * zp_test_slow());
+    zp_ctx_free(family->ctx);
+    return 0;
+}
+
+static int
+attaches(void *user)
+{
+    zp_ctx *ctx = NULL;
+    int rc = zp_ctx_attach(&ctx, "forks", NULL);
+
+    (void)user;
+    zp_ctx_free(ctx);
+    return rc == 0 ? 0 : 1;
+}
+
+static atomic_bool enough;
+
+static void *
+attach_again_and_again(void *user)
+{
+    while (!atomic_load(&enough))
+        if (attaches(user) != 0)
+            return user;
+    return NULL;
+}
+
+/* Forks while another thread opens and closes: whatever lock it has in that
+ * moment, nobody in the child will give it back. */
+static void
+test_fork_while_attaching(void **state)
+{
+    struct family family = {0};
+    void *failed = NULL;
+    pthread_t thread;
+    pid_t owner;
+
+    (void)state;
+    if (zp_test_tsan())
+        skip();
+    zp_sync_open(&family.ready);
+    zp_sync_open(&family.go_on);
+    owner = zp_test_fork(owns, &family);
+    zp_sync_wait(&family.ready, 20);
+    atomic_store(&enough, false);
+    assert_int_equal(
+        pthread_create(&thread, NULL, attach_again_and_again, &family), 0);
+    for (int i = 0; i < 100 / zp_test_slow(); i++)
+        assert_int_equal(zp_test_wait(zp_test_fork(attaches, NULL), 10), 0);
+    atomic_store(&enough, true);
+    assert_int_equal(pthread_join(thread, &failed), 0);
+    assert_null(failed);
+    zp_sync_post(&family.go_on);
+    assert_int_equal(zp_test_wait(owner, 20), 0);
+    zp_sync_close(&family.ready);
+    zp_sync_close(&family.go_on);
+}
+
 int
 main(void)
 {
@@ -196,6 +264,7 @@ main(void)
         ZP_TEST(test_attaching_opens_anew),
         ZP_TEST(test_what_was_inherited_is_closed),
         ZP_TEST(test_a_state_of_its_own),
+        ZP_TEST(test_fork_while_attaching),
     };
     return zp_test_main("plain_fork", tests, sizeof tests / sizeof *tests, 60);
 }
