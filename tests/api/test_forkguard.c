@@ -448,12 +448,9 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        ZP_TEST(test_every_call),
-        ZP_TEST(test_child_ends),
-        ZP_TEST(test_spawned),
-        ZP_TEST(test_fork_in_atomic),
-        ZP_TEST(test_fork_in_callback),
-        ZP_TEST(test_exec),
+        ZP_TEST(test_every_call),       ZP_TEST(test_child_ends),
+        ZP_TEST(test_spawned),          ZP_TEST(test_fork_in_atomic),
+        ZP_TEST(test_fork_in_callback), ZP_TEST(test_exec),
     };
 
     return zp_test_main("forkguard", tests, sizeof tests / sizeof *tests, 60);

@@ -64,8 +64,7 @@ test_what_is_inherited_is_dead(void **state)
 
     (void)state;
     make(&family);
-    assert_int_equal(zp_test_wait(zp_test_fork(use_inherited, &family), 10),
-                     7);
+    assert_int_equal(zp_test_wait(zp_test_fork(use_inherited, &family), 10), 7);
     assert_int_equal(zp_get_int(zp_ctx_state(family.ctx), "n", &n), 0);
     assert_int_equal(n, 0);
     unmake(&family);

@@ -594,8 +594,8 @@ sets_when_told(zp_ctx *ctx, void *arg)
 static void
 test_stop_callback_fails(void **state)
 {
-    zp_ctx *ctx = new_ctx(
-        &(zp_ctx_options){.size = sizeof(zp_ctx_options), .grace = 60});
+    zp_ctx *ctx =
+        new_ctx(&(zp_ctx_options){.size = sizeof(zp_ctx_options), .grace = 60});
     zp_watch *watch = NULL;
     zp_proc *proc;
     zp_sync up_go[2];
