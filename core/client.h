@@ -1,6 +1,7 @@
 /*
  * client.h - what a process does with the state server: start it, notice its
- * death, start it again, ask it. (The server itself is server.c.)
+ * death, start it again, ask it. (The server itself is server.c; launch.c
+ * starts it, client.c asks it.)
  *
  * The server is started with posix_spawn() of the program zp-server (found at
  * $ZP_SERVER, else in libexecdir), never by a fork of the application. It
@@ -17,6 +18,10 @@
 
 #include "core/board.h"
 #include "core/place.h"
+
+/* Milliseconds until DEADLINE (negative: for ever) as poll() wants them:
+ * rounded up. */
+int zp__ms_left(double deadline);
 
 typedef struct zp__client zp__client;
 
