@@ -3,8 +3,10 @@
  * Only core/store*.c includes this.
  *
  *   store.c        the environment: make, open, close, limits
- *   store_read.c   views: rows at any revision, the log, records
- *   store_write.c  transactions: put, delete, nested ones, records
+ *   store_rows.c   rows and log, read in any transaction
+ *   store_read.c   views: the state at any revision, the log, records
+ *   store_txn.c    transactions: begin, commit, nested ones, records
+ *   store_write.c  put and delete
  *   store_log.c    commit's log row; forgetting old rows
  *   store_space.c  room: limits and the reserve
  */
@@ -74,6 +76,13 @@ struct zp__store {
     unsigned users;
     zp__store *next;
 };
+
+/* ZP_ECORRUPT: "... a WHAT row makes no sense". */
+int zp__store_corrupt(const zp__store *store, const char *what);
+
+/* The row of a key: 0, ZP_ENOKEY (no text), or an error. */
+int zp__row_get(zp__store *store, MDB_txn *txn, const void *key,
+                size_t key_size, MDB_val *ret);
 
 /* LMDB's code RC (not 0) as ours, with a text: "WHAT: ..." . */
 int zp__mdb_fail(const zp__store *store, int rc, const char *what);

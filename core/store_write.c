@@ -1,12 +1,5 @@
 /*
- * store_write.c - transactions: the lock, put and delete with the journal,
- * nested ones, commit.
- *
- * The board's lock stands in front of LMDB's: it knows a deadlock, a timeout
- * and fairness. Whoever holds it is the only writer, so the one zp__txn in the
- * store needs no other protection. LMDB rolls back what a dead writer left;
- * the lock is robust; the only trace can be a board hint (the head) that is
- * behind, which zp__log_newest() notices.
+ * store_write.c - rows in a transaction: put and delete, with the journal.
  *
  * Rows are put at once, with the revision that the commit will have. At commit
  * the journal tells what they replaced, which becomes the log row.
@@ -16,247 +9,6 @@
 #include <string.h>
 
 #include "core/store_lmdb.h"
-
-/* In a child that was forked inside of one it is not the child's. */
-static _Thread_local unsigned in_txn;
-static _Thread_local uint64_t in_txn_token;
-
-bool
-zp__in_txn(void)
-{
-    return in_txn > 0 && in_txn_token == zp__token();
-}
-
-static void
-enter_txn(void)
-{
-    if (!zp__in_txn())
-        in_txn = 0;
-    in_txn_token = zp__token();
-    in_txn++;
-}
-
-/* ---- begin and end ---- */
-
-static void
-release(zp__txn *txn)
-{
-    zp__journal_clear(&txn->journal);
-    txn->serial++;
-    txn->depth = -1;
-    in_txn--;
-    zp__board_unlock(&txn->store->board);
-}
-
-/* Head of the newest log row. If LMDB's transaction follows on the one that we
- * committed last, nobody has written in between, and we need not look: that
- * number comes from LMDB's own pages, which nothing but a commit can change. */
-static int
-find_last(zp__txn *txn)
-{
-    int rc;
-
-    if (txn->known != 0 && mdb_txn_id(txn->txns[0]) == txn->known + 1)
-        return 0;
-    txn->known = 0;
-    rc = zp__log_newest(txn->store, txn->txns[0], &txn->last);
-    txn->fresh = rc == ZP_ENOKEY;
-    if (txn->fresh)
-        memset(&txn->last, 0, sizeof txn->last);
-    return txn->fresh ? 0 : rc;
-}
-
-/* Commit to LMDB; on success `last` is known as of then. */
-static int
-commit_mdb(zp__txn *txn)
-{
-    size_t id = mdb_txn_id(txn->txns[0]);
-    int rc = mdb_txn_commit(txn->txns[0]);
-
-    txn->known = rc == 0 ? id : 0;
-    return rc == 0 ? 0 : zp__space_explain(txn->store, rc, "writing");
-}
-
-static int
-begin_mdb(zp__txn *txn)
-{
-    zp__store *store = txn->store;
-    int rc = mdb_txn_begin(store->env, NULL, 0, &txn->txns[0]);
-
-    if (rc != 0)
-        return zp__mdb_fail(store, rc, "writing");
-    txn->depth = 0;
-    rc = find_last(txn);
-    if (rc == 0)
-        rc = zp__space_begin(txn);
-    if (rc != 0)
-        mdb_txn_abort(txn->txns[0]);
-    return rc;
-}
-
-int
-zp__txn_begin(zp__store *store, zp__txn **ret, uint64_t writer, double timeout,
-              size_t need, bool deletes)
-{
-    zp__txn *txn = &store->txn;
-    int rc;
-
-    if (zp__board_closed(&store->board))
-        return zp__fail(ZP_ECLOSED, "%s is closed", store->place.run);
-    rc = zp__board_lock(&store->board, timeout);
-    if (rc < 0)
-        return rc;
-    enter_txn();
-    txn->serial++;
-    txn->writer = writer;
-    txn->writes = 0;
-    txn->ranks = 0;
-    txn->broken = 0;
-    txn->deletes = deletes;
-    rc = begin_mdb(txn);
-    if (rc != 0) {
-        release(txn);
-        return rc;
-    }
-    txn->revision = txn->last.revision + 1;
-    rc = zp__space_ensure(txn, need);
-    if (rc != 0) {
-        zp__txn_abort(txn);
-        return rc;
-    }
-    *ret = txn;
-    return 0;
-}
-
-void
-zp__txn_abort(zp__txn *txn)
-{
-    mdb_txn_abort(txn->txns[0]); /* and the nested ones in it */
-    release(txn);
-}
-
-/* Must the bell be rung? To be asked after the commit and a fence. */
-static bool
-interesting(zp__txn *txn)
-{
-    const zp__board *board = &txn->store->board;
-    const zp__journal *journal = &txn->journal;
-
-    if (!atomic_load_explicit(&board->shared->asleep, memory_order_relaxed))
-        return false;
-    for (size_t i = 0; i < journal->n; i++) {
-        const zp__touch *touch = &journal->touches[i];
-        const char *ns = zp__touch_ns(journal, touch);
-        if (zp__board_interest(
-                board,
-                zp__topic_key(ns, zp__touch_key(journal, touch))) ||
-            zp__board_interest(board, zp__topic_ns(ns)))
-            return true;
-    }
-    return false;
-}
-
-int
-zp__txn_commit(zp__txn *txn, uint64_t *ret_revision)
-{
-    zp__store *store = txn->store;
-    uint64_t revision = txn->revision;
-    uint32_t n = 0;
-    int rc = txn->broken;
-
-    if (rc == 0)
-        rc = zp__log_append(txn, &n);
-    if (rc != 0 || n == 0) {
-        zp__txn_abort(txn);
-        if (rc == 0 && ret_revision != NULL)
-            *ret_revision = revision - 1;
-        return rc;
-    }
-    rc = commit_mdb(txn);
-    if (rc != 0) {
-        release(txn);
-        return rc;
-    }
-    txn->last = txn->next;
-    txn->fresh = false;
-    atomic_store_explicit(&store->board.shared->head, revision,
-                          memory_order_release);
-    zp__board_fence();
-    bool ring = interesting(txn);
-    release(txn);
-    if (ring)
-        zp__board_ring(&store->board);
-    if (ret_revision != NULL)
-        *ret_revision = revision;
-    return 0;
-}
-
-int
-zp__txn_nest(zp__txn *txn)
-{
-    int rc;
-
-    if (txn->broken != 0)
-        return txn->broken;
-    if (txn->depth + 1 == ZP__TXN_DEPTH)
-        return zp__fail(-EOVERFLOW, "atomic operations nest %d deep at most",
-                        ZP__TXN_DEPTH);
-    rc = mdb_txn_begin(txn->store->env, zp__txn_mdb(txn), 0,
-                       &txn->txns[txn->depth + 1]);
-    if (rc != 0)
-        return zp__mdb_fail(txn->store, rc, "writing");
-    txn->levels[++txn->depth] = (struct zp__level){
-        zp__journal_mark_now(&txn->journal), txn->writes, txn->wasted};
-    return 0;
-}
-
-int
-zp__txn_unnest(zp__txn *txn, bool commit)
-{
-    const struct zp__level *level = &txn->levels[txn->depth];
-    MDB_txn *inner = txn->txns[txn->depth--];
-    int rc = commit ? txn->broken : 0;
-
-    if (commit && rc == 0) {
-        rc = mdb_txn_commit(inner);
-        if (rc == 0)
-            return 0;
-        rc = txn->broken = zp__mdb_fail(txn->store, rc, "writing");
-    } else {
-        mdb_txn_abort(inner);
-        txn->broken = 0; /* what failed was inside of it, and is undone */
-    }
-    txn->wasted = level->wasted;
-    if (txn->writes == level->writes && txn->journal.n == level->mark.n)
-        return rc;
-    zp__journal_rollback(&txn->journal, level->mark);
-    txn->writes++;
-    return rc;
-}
-
-uint64_t
-zp__txn_revision(const zp__txn *txn)
-{
-    return txn->revision;
-}
-
-uint64_t
-zp__txn_writes(const zp__txn *txn)
-{
-    return txn->writes;
-}
-
-uint64_t
-zp__txn_serial(const zp__txn *txn)
-{
-    return txn->serial;
-}
-
-int
-zp__txn_depth(const zp__txn *txn)
-{
-    return txn->depth;
-}
 
 /* ---- rows ---- */
 
@@ -421,9 +173,8 @@ put_row(zp__txn *txn, const char *ns, const char *key, zp__cur *head,
     head->flags = 0;
     if (size > ZP__INLINE) {
         zp__outside outside = {txn->revision, txn->ranks++, 0};
-        int rc = zp__row_put(txn, buffer,
-                             zp__rowkey_outside(buffer, &outside), image,
-                             size);
+        int rc = zp__row_put(txn, buffer, zp__rowkey_outside(buffer, &outside),
+                             image, size);
         if (rc != 0)
             return rc;
         head->flags = ZP__ROW_OUTSIDE;
@@ -503,10 +254,9 @@ zp__txn_delete(zp__txn *txn, const char *ns, const char *key)
     touch->next.flags = ZP__ROW_DELETED;
     txn->writes++;
     size_t key_size = zp__rowkey_cur(buffer, ns, key);
-    rc = touch->old_size == 0
-             ? zp__row_delete(txn, buffer, key_size)
-             : zp__row_put(txn, buffer, key_size, &touch->next,
-                           sizeof touch->next);
+    rc = touch->old_size == 0 ? zp__row_delete(txn, buffer, key_size)
+                              : zp__row_put(txn, buffer, key_size, &touch->next,
+                                            sizeof touch->next);
     return rc == 0 ? count_key(txn, ns, -1) : rc;
 }
 
@@ -610,72 +360,5 @@ int
 zp__txn_length(zp__txn *txn, const char *ns, uint64_t *ret)
 {
     int rc = txn->broken;
-    return rc != 0 ? rc
-                   : zp__ns_length(txn->store, zp__txn_mdb(txn), ns, ret);
-}
-
-/* ---- records of processes ---- */
-
-static int
-next_record(zp__txn *txn, uint64_t *ret)
-{
-    MDB_val key = {2, (void *)(uintptr_t)"mp"};
-    MDB_val data;
-    uint64_t id = 0;
-    int rc = mdb_get(zp__txn_mdb(txn), ZP__DBI, &key, &data);
-
-    if (rc != 0 && rc != MDB_NOTFOUND)
-        return zp__mdb_fail(txn->store, rc, "reading");
-    if (rc == 0 && data.mv_size == sizeof id)
-        memcpy(&id, data.mv_data, sizeof id);
-    *ret = ++id;
-    return zp__row_put(txn, "mp", 2, &id, sizeof id);
-}
-
-/* End a transaction that has no log row. */
-static int
-finish_plain(zp__txn *txn, int rc)
-{
-    if (rc != 0) {
-        zp__txn_abort(txn);
-        return rc;
-    }
-    rc = commit_mdb(txn);
-    txn->known = 0; /* nothing written: that id is another's yet */
-    release(txn);
-    return rc;
-}
-
-int
-zp__store_put_record(zp__store *store, uint64_t *id, const void *data,
-                     size_t size, double timeout)
-{
-    unsigned char key[ZP__ROWKEY_MAX];
-    zp__txn *txn;
-    uint64_t given = *id;
-    int rc = zp__txn_begin(store, &txn, 0, timeout, size, true);
-
-    if (rc != 0)
-        return rc;
-    if (given == 0)
-        rc = next_record(txn, &given);
-    if (rc == 0)
-        rc = zp__row_put(txn, key, zp__rowkey_record(key, given), data, size);
-    rc = finish_plain(txn, rc);
-    if (rc == 0)
-        *id = given;
-    return rc;
-}
-
-int
-zp__store_delete_record(zp__store *store, uint64_t id, double timeout)
-{
-    unsigned char key[ZP__ROWKEY_MAX];
-    zp__txn *txn;
-    int rc = zp__txn_begin(store, &txn, 0, timeout, 0, true);
-
-    if (rc != 0)
-        return rc;
-    rc = zp__row_delete(txn, key, zp__rowkey_record(key, id));
-    return finish_plain(txn, rc);
+    return rc != 0 ? rc : zp__ns_length(txn->store, zp__txn_mdb(txn), ns, ret);
 }
