@@ -110,7 +110,7 @@ typedef struct edit {
     const zp__encoded *element;
     const void *image; /* out */
     size_t size;
-    void *heap;        /* freed afterwards */
+    void *heap; /* freed afterwards */
     size_t max;
     unsigned char plain[ZP__PLAIN_MAX];
 } edit;
@@ -171,10 +171,11 @@ make_sum_double(edit *change, const zp__item *old)
     if (rc != 0)
         return rc;
     change->sum_double = value + change->by_double;
-    if (isinf(change->sum_double) && !isinf(value) &&
-        !isinf(change->by_double))
-        return zp__fail(-EOVERFLOW, "adding %g to %g would pass the range of "
-                        "double", change->by_double, value);
+    if (isinf(change->sum_double) && !isinf(value) && !isinf(change->by_double))
+        return zp__fail(-EOVERFLOW,
+                        "adding %g to %g would pass the range of "
+                        "double",
+                        change->by_double, value);
     change->image = change->plain;
     change->size = zp__image_double(change->plain, change->sum_double);
     return 0;
@@ -195,9 +196,9 @@ int
 zp_decrease(zp_state *state, const char *key, int64_t *ret_value, int64_t by)
 {
     if (by == INT64_MIN)
-        return zp__state_done(
-            state, zp__fail(-EOVERFLOW, "'%s': decreasing by INT64_MIN",
-                            key == NULL ? "" : key));
+        return zp__state_done(state, zp__fail(-EOVERFLOW,
+                                              "'%s': decreasing by INT64_MIN",
+                                              key == NULL ? "" : key));
     return zp_increase(state, key, ret_value, -by);
 }
 
@@ -240,8 +241,7 @@ zp_append(zp_state *state, const char *key, const char *format, ...)
     rc = zp__encode(&element, format, ap);
     va_end(ap);
     if (rc != 0)
-        return zp__state_done(state,
-                              zp__about_key(key == NULL ? "" : key, rc));
+        return zp__state_done(state, zp__about_key(key == NULL ? "" : key, rc));
     rc = apply(state, &change, element.size);
     zp__encoded_free(&element);
     return rc;

@@ -29,8 +29,7 @@ typedef struct zp__client zp__client;
  * flock and pid; not pinged), after starting one if need be and if the owner
  * lives (else ZP_ECLOSED). Waits at most TIMEOUT seconds. ZP_ENOSERVER with a
  * text that says why. */
-int zp__server_ensure(const zp__place *place, zp__board *board,
-                      double timeout);
+int zp__server_ensure(const zp__place *place, zp__board *board, double timeout);
 
 /* Does the server that the board names run? One cheap system call or two. */
 bool zp__server_alive(const zp__board *board);
@@ -39,8 +38,7 @@ bool zp__server_alive(const zp__board *board);
  * wait at most TIMEOUT seconds until it has ended the tree and removed the run
  * directory; without a server the directory is removed here. Callable again.
  * 0, or -ETIMEDOUT (the server still works on it; nothing is left to do). */
-int zp__server_close(const zp__place *place, zp__board *board,
-                     double timeout);
+int zp__server_close(const zp__place *place, zp__board *board, double timeout);
 
 /* Requests (a DEALER on ctl). The zmq context in it serves the feed, too. */
 int zp__client_new(zp__client **ret, const zp__place *place);

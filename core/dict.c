@@ -14,7 +14,7 @@
 #include "core/state.h"
 
 struct zp_iter {
-    zp_state state; /* what is read: a copy, perhaps with a view of its own */
+    zp_state state;  /* what is read: a copy, perhaps with a view of its own */
     uint64_t writes; /* of the transaction when it began */
     bool begun;
     bool ended;
@@ -172,10 +172,10 @@ zp_length(zp_state *state, uint64_t *ret_length)
     if (state->kind == ZP__TXN)
         rc = zp__txn_length(state->txn, state->ns, ret_length);
     else
-        rc = zp__view_length(
-            state->view, state->ns,
-            state->kind == ZP__SNAPSHOT ? state->revision : ZP__NEWEST,
-            ret_length);
+        rc = zp__view_length(state->view, state->ns,
+                             state->kind == ZP__SNAPSHOT ? state->revision
+                                                         : ZP__NEWEST,
+                             ret_length);
     zp__read_end(state);
     return zp__state_done(state, rc);
 }
@@ -225,8 +225,7 @@ zp_equal(zp_state *a, zp_state *b)
         rc = open_reading(a, &one);
     if (rc != 0)
         return zp__state_done(a, rc);
-    if (one.owns_view && b->kind == ZP__LIVE &&
-        a->ctx->store == b->ctx->store)
+    if (one.owns_view && b->kind == ZP__LIVE && a->ctx->store == b->ctx->store)
         share_reading(b, &one, &two);
     else
         rc = open_reading(b, &two);

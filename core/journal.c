@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LINEAR 8                     /* up to so many are searched one by one */
-#define KEEP ((size_t)1 << 20)       /* of memory kept between transactions */
+#define LINEAR 8               /* up to so many are searched one by one */
+#define KEEP ((size_t)1 << 20) /* of memory kept between transactions */
 
 static uint64_t
 hash_names(const char *ns, const char *key)
@@ -144,8 +144,7 @@ grow(zp__journal *journal, size_t more)
 {
     if (journal->n == journal->room) {
         size_t room = journal->room ? 2 * journal->room : 16;
-        zp__touch *touches =
-            realloc(journal->touches, room * sizeof *touches);
+        zp__touch *touches = realloc(journal->touches, room * sizeof *touches);
         if (touches == NULL)
             return false;
         journal->touches = touches;
@@ -210,8 +209,7 @@ compare(const void *a, const void *b, void *user)
 {
     const zp__journal *journal = user;
     return zp__chg_compare(zp__touch_ns(journal, a), zp__touch_key(journal, a),
-                           zp__touch_ns(journal, b),
-                           zp__touch_key(journal, b));
+                           zp__touch_ns(journal, b), zp__touch_key(journal, b));
 }
 
 void
@@ -219,6 +217,6 @@ zp__journal_sort(zp__journal *journal)
 {
     journal->indexed = 0;
     if (journal->n > 1)
-        qsort_r(journal->touches, journal->n, sizeof *journal->touches,
-                compare, journal);
+        qsort_r(journal->touches, journal->n, sizeof *journal->touches, compare,
+                journal);
 }

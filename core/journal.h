@@ -52,7 +52,8 @@ const char *zp__touch_ns(const zp__journal *journal, const zp__touch *touch);
 const char *zp__touch_key(const zp__journal *journal, const zp__touch *touch);
 const void *zp__touch_old(const zp__journal *journal, const zp__touch *touch);
 
-/* Nested transactions: forget what was added since MARK; what stays is stale. */
+/* Nested transactions: forget what was added since MARK; what stays is stale.
+ */
 zp__journal_mark zp__journal_mark_now(const zp__journal *journal);
 void zp__journal_rollback(zp__journal *journal, zp__journal_mark mark);
 

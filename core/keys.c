@@ -270,9 +270,8 @@ zp_get_bytes(zp_state *state, const char *key, void **ret_data,
 
     if (rc != 0)
         return zp__state_done(state, rc);
-    return end_get(
-        state, key,
-        zp__decode_bytes(item.image, item.size, ret_data, ret_size));
+    return end_get(state, key,
+                   zp__decode_bytes(item.image, item.size, ret_data, ret_size));
 }
 
 int

@@ -35,15 +35,16 @@
 
 #include "core/store.h"
 
-#define ZP__INLINE 1800        /* bytes of an image that sits in its row */
-#define ZP__KEPT ((size_t)1 << 20) /* a larger image is not kept once replaced */
-#define ZP__CHUNK 128          /* changes in one chunk */
+#define ZP__INLINE 1800 /* bytes of an image that sits in its row */
+#define ZP__KEPT                                                               \
+    ((size_t)1 << 20) /* a larger image is not kept once replaced */
+#define ZP__CHUNK 128 /* changes in one chunk */
 #define ZP__ROWKEY_MAX (1 + ZP__NS_MAX + 1 + ZP__KEY_MAX)
 
-enum zp__row_flag {            /* beside zp_change_flag's 1, 2, 4 */
-    ZP__ROW_DELETED = ZP_DELETED,
-    ZP__ROW_OUTSIDE = 1 << 8,  /* the image is an o row */
-    ZP__ROW_LOST = 1 << 9      /* it was too large to be kept */
+enum zp__row_flag { /* beside zp_change_flag's 1, 2, 4 */
+                    ZP__ROW_DELETED = ZP_DELETED,
+                    ZP__ROW_OUTSIDE = 1 << 8, /* the image is an o row */
+                    ZP__ROW_LOST = 1 << 9     /* it was too large to be kept */
 };
 
 typedef struct zp__cur {

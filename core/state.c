@@ -202,8 +202,10 @@ snapshot_at(zp_state *state, zp_state **ret, uint64_t revision)
         rc = zp__fail(-ERANGE, "revision %llu is not yet, the newest is %llu",
                       (unsigned long long)revision, (unsigned long long)head);
     if (rc == 0 && revision + 1 < tail)
-        rc = zp__fail(ZP_EGONE, "revision %llu is gone, the oldest kept is "
-                      "%llu", (unsigned long long)revision,
+        rc = zp__fail(ZP_EGONE,
+                      "revision %llu is gone, the oldest kept is "
+                      "%llu",
+                      (unsigned long long)revision,
                       (unsigned long long)(tail - 1));
     if (rc != 0) {
         zp__view_free(snapshot->view);
@@ -286,8 +288,7 @@ read_revision(const zp_state *state)
 int
 zp__no_key(const zp_state *state, const char *key)
 {
-    return zp__fail(ZP_ENOKEY, "no key '%s' in namespace '%s'", key,
-                    state->ns);
+    return zp__fail(ZP_ENOKEY, "no key '%s' in namespace '%s'", key, state->ns);
 }
 
 int

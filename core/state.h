@@ -15,16 +15,16 @@ struct zp_state {
     uint64_t token;
     zp_ctx *ctx;
     enum zp__kind kind;
-    bool embedded;     /* lives in another object: not freed by the user */
-    zp__view *view;    /* LIVE: the context's; SNAPSHOT: its own or borrowed */
+    bool embedded;  /* lives in another object: not freed by the user */
+    zp__view *view; /* LIVE: the context's; SNAPSHOT: its own or borrowed */
     bool owns_view;
-    zp__txn *txn;      /* TXN; with serial and depth it is this very one */
+    zp__txn *txn; /* TXN; with serial and depth it is this very one */
     uint64_t serial;
     int depth;
     uint64_t revision; /* SNAPSHOT */
     uint64_t writer;   /* LIVE, TXN: id of the handle */
     char ns[ZP__NS_MAX + 1];
-    zp_state *next;    /* in ctx->states (not the embedded ones) */
+    zp_state *next; /* in ctx->states (not the embedded ones) */
     zp_state *prev;
 };
 

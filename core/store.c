@@ -31,7 +31,8 @@
 
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
 static zp__store *table;
-static zp__store *inherited; /* a parent's: never touched, only kept reachable */
+static zp__store
+    *inherited; /* a parent's: never touched, only kept reachable */
 
 static void
 forget_table(void)
@@ -83,19 +84,16 @@ zp__mdb_fail(const zp__store *store, int rc, const char *what)
         return zp__fail(-EMSGSIZE, "%s: too large a transaction", what);
     case MDB_VERSION_MISMATCH:
     case MDB_INVALID:
-        return zp__fail(ZP_EVERSION, "%s: %s: %s", what, dir,
-                        mdb_strerror(rc));
+        return zp__fail(ZP_EVERSION, "%s: %s: %s", what, dir, mdb_strerror(rc));
     case MDB_CORRUPTED:
     case MDB_PAGE_NOTFOUND:
     case MDB_PANIC:
     case MDB_BAD_TXN:
-        return zp__fail(ZP_ECORRUPT, "%s: %s: %s", what, dir,
-                        mdb_strerror(rc));
+        return zp__fail(ZP_ECORRUPT, "%s: %s: %s", what, dir, mdb_strerror(rc));
     default:
         if (rc > 0)
             return zp__fail_errno(rc, "%s: %s", what, dir);
-        return zp__fail(ZP_ECORRUPT, "%s: %s: %s", what, dir,
-                        mdb_strerror(rc));
+        return zp__fail(ZP_ECORRUPT, "%s: %s: %s", what, dir, mdb_strerror(rc));
     }
 }
 
@@ -185,14 +183,14 @@ static int
 check_room(const zp__limits *limits, const char *dir)
 {
     if (limits->max_bytes < LEAST || limits->map_bytes < LEAST)
-        return zp__fail(-ENOSPC,
-                        "%s: a state needs 1 MiB at least, %llu bytes are "
-                        "there for it",
-                        dir,
-                        (unsigned long long)(limits->max_bytes <
-                                                     limits->map_bytes
-                                                 ? limits->max_bytes
-                                                 : limits->map_bytes));
+        return zp__fail(
+            -ENOSPC,
+            "%s: a state needs 1 MiB at least, %llu bytes are "
+            "there for it",
+            dir,
+            (unsigned long long)(limits->max_bytes < limits->map_bytes
+                                     ? limits->max_bytes
+                                     : limits->map_bytes));
     return 0;
 }
 
@@ -252,7 +250,7 @@ close_env(zp__store *store)
 static int
 read_meta(zp__store *store, MDB_txn *txn, zp__meta *ret)
 {
-    MDB_val key = {1, (void *)(uintptr_t)"m"};
+    MDB_val key = {1, (void *)(uintptr_t) "m"};
     MDB_val data;
     int rc = mdb_get(txn, ZP__DBI, &key, &data);
 
@@ -265,8 +263,7 @@ read_meta(zp__store *store, MDB_txn *txn, zp__meta *ret)
                data.mv_size < sizeof *ret ? data.mv_size : sizeof *ret);
         if (ret->magic == ZP__META_MAGIC && ret->version != ZP__META_VERSION)
             return zp__fail(ZP_EVERSION, "%s has format %u, this is %u",
-                            store->place.data, ret->version,
-                            ZP__META_VERSION);
+                            store->place.data, ret->version, ZP__META_VERSION);
     }
     if (data.mv_size != sizeof *ret || ret->magic != ZP__META_MAGIC ||
         ret->size != sizeof *ret || ret->limits.log_revisions < 2 ||
@@ -318,7 +315,7 @@ write_meta(zp__store *store, MDB_txn *txn, const zp__limits *limits)
     meta.boot = zp__boot_hash();
     meta.pid_ns = zp__pid_ns();
     meta.owner = zp__pid_self();
-    MDB_val key = {1, (void *)(uintptr_t)"m"};
+    MDB_val key = {1, (void *)(uintptr_t) "m"};
     MDB_val data = {sizeof meta, &meta};
     rc = mdb_put(txn, ZP__DBI, &key, &data, 0);
     store->limits = meta.limits;

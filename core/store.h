@@ -75,8 +75,8 @@ typedef struct zp__item {
     const void *image; /* borrowed; NULL (in the past alone): it was too large
                           to be kept */
     size_t size;
-    uint64_t revision; /* of the change that made it; 0: before the log */
-    uint64_t created;  /* revision that created the key, and the rank */
+    uint64_t revision;     /* of the change that made it; 0: before the log */
+    uint64_t created;      /* revision that created the key, and the rank */
     uint32_t created_rank; /* among those created in one transaction */
 } zp__item;
 
@@ -122,9 +122,9 @@ typedef struct zp__row { /* one committed transaction; borrowed */
 } zp__row;
 
 typedef struct zp__log_change {
-    const char *ns;  /* NUL-terminated, borrowed */
+    const char *ns; /* NUL-terminated, borrowed */
     const char *key;
-    unsigned flags;  /* zp_change_flag */
+    unsigned flags; /* zp_change_flag */
 } zp__log_change;
 
 /* The row of REVISION: 0, ZP_EGONE (before the tail), -ERANGE (after the
@@ -159,8 +159,8 @@ uint64_t zp__txn_serial(const zp__txn *txn);
 int zp__txn_depth(const zp__txn *txn);
 
 int zp__txn_get(zp__txn *txn, const char *ns, const char *key, zp__item *ret);
-int zp__txn_next(zp__txn *txn, const char *ns, const char *after,
-                 char *ret_key, zp__item *ret);
+int zp__txn_next(zp__txn *txn, const char *ns, const char *after, char *ret_key,
+                 zp__item *ret);
 int zp__txn_length(zp__txn *txn, const char *ns, uint64_t *ret);
 
 /* The key created last, into RET_KEY; ZP_ENOKEY when there is none. Looks at

@@ -19,8 +19,8 @@
 #include "core/fork.h"
 #include "core/journal.h"
 
-#define ZP__DBI ((MDB_dbi)1)  /* LMDB's main table */
-#define ZP__TXN_DEPTH 32      /* of nested transactions */
+#define ZP__DBI ((MDB_dbi)1)          /* LMDB's main table */
+#define ZP__TXN_DEPTH 32              /* of nested transactions */
 #define ZP__RESERVE ((size_t)1 << 20) /* kept allocated ahead of the file */
 
 typedef struct zp__buffer { /* kept from one transaction to the next */
@@ -41,17 +41,17 @@ struct zp__txn {
     uint64_t writer;
     uint64_t serial; /* of the transactions that this object has served */
     uint64_t writes;
-    uint32_t ranks;    /* given to created keys, and to o rows */
-    int broken;        /* LMDB failed inside: only abort is left */
-    bool deletes;      /* may use the last tenth of the space */
-    bool fresh;        /* no log row yet: `last` is all zero */
-    zp__log last;      /* head of the newest log row ... */
-    size_t known;      /* ... as of this LMDB transaction; 0: not known */
-    zp__log next;      /* head of the row that the commit writes */
-    uint64_t end;      /* of the file's used part at the beginning, in pages */
-    size_t live;       /* pages of rows, likewise */
-    size_t wasted;     /* pages given up inside: LMDB takes others */
-    long budget;       /* pages that are sure to be there still */
+    uint32_t ranks; /* given to created keys, and to o rows */
+    int broken;     /* LMDB failed inside: only abort is left */
+    bool deletes;   /* may use the last tenth of the space */
+    bool fresh;     /* no log row yet: `last` is all zero */
+    zp__log last;   /* head of the newest log row ... */
+    size_t known;   /* ... as of this LMDB transaction; 0: not known */
+    zp__log next;   /* head of the row that the commit writes */
+    uint64_t end;   /* of the file's used part at the beginning, in pages */
+    size_t live;    /* pages of rows, likewise */
+    size_t wasted;  /* pages given up inside: LMDB takes others */
+    long budget;    /* pages that are sure to be there still */
     zp__journal journal;
     zp__buffer row; /* a log row being made */
     zp__buffer old; /* one being forgotten */
@@ -108,14 +108,13 @@ int zp__log_find(zp__store *store, MDB_txn *txn, uint64_t revision,
                  const char *ns, const char *key, zp__chg_row *ret);
 
 /* The image named by OUTSIDE. */
-int zp__outside_get(zp__store *store, MDB_txn *txn,
-                    const zp__outside *outside, size_t size,
-                    const void **ret);
+int zp__outside_get(zp__store *store, MDB_txn *txn, const zp__outside *outside,
+                    size_t size, const void **ret);
 
 /* Reading shared by views and transactions: the current row; the next key's;
  * the image of one; the stored number of keys. */
-int zp__cur_get(zp__store *store, MDB_txn *txn, const char *ns,
-                const char *key, zp__cur_row *ret);
+int zp__cur_get(zp__store *store, MDB_txn *txn, const char *ns, const char *key,
+                zp__cur_row *ret);
 int zp__cur_image(zp__store *store, MDB_txn *txn, const zp__cur_row *row,
                   const void **ret);
 int zp__cur_next(zp__store *store, MDB_cursor *cursor, const char *ns,

@@ -102,10 +102,9 @@ untouched(zp__txn *txn, const zp__touch *touch, bool *ret)
 {
     unsigned char key[ZP__ROWKEY_MAX];
     MDB_val data;
-    MDB_val mdb_key = {
-        zp__rowkey_cur(key, zp__touch_ns(&txn->journal, touch),
-                       zp__touch_key(&txn->journal, touch)),
-        key};
+    MDB_val mdb_key = {zp__rowkey_cur(key, zp__touch_ns(&txn->journal, touch),
+                                      zp__touch_key(&txn->journal, touch)),
+                       key};
     int rc = mdb_get(zp__txn_mdb(txn), ZP__DBI, &mdb_key, &data);
 
     if (rc != 0 && rc != MDB_NOTFOUND)
@@ -164,9 +163,9 @@ describe(zp__txn *txn, const zp__touch *touch, bool first_chunk, zp__log *log,
                   (touch->same ? ZP_IDENTICAL : 0);
     if (touch->absent && first_chunk)
         log->owns = 1;
-    if (touch->old_size > 0 && zp__cur_parse(zp__touch_old(&txn->journal,
-                                                           touch),
-                                             touch->old_size, &old))
+    if (touch->old_size > 0 &&
+        zp__cur_parse(zp__touch_old(&txn->journal, touch), touch->old_size,
+                      &old))
         head->prev = old.head.revision;
     if (!was)
         return 0;
@@ -197,9 +196,8 @@ build_chunk(zp__txn *txn, uint32_t chunk, size_t offset, zp__log *log,
 {
     zp__journal *journal = &txn->journal;
     size_t first = (size_t)chunk * ZP__CHUNK;
-    uint32_t n = (uint32_t)(journal->n - first < ZP__CHUNK
-                                ? journal->n - first
-                                : ZP__CHUNK);
+    uint32_t n = (uint32_t)(journal->n - first < ZP__CHUNK ? journal->n - first
+                                                           : ZP__CHUNK);
     size_t used = sizeof n * (1 + (size_t)n);
     int rc = room(&txn->row, offset + used);
 
@@ -237,8 +235,7 @@ put_chunks(zp__txn *txn, zp__log *log, size_t offset)
         size_t size;
         int rc = build_chunk(txn, i, offset, log, &size);
         if (rc == 0)
-            rc = zp__row_put(txn, key,
-                             zp__rowkey_chunk(key, txn->revision, i),
+            rc = zp__row_put(txn, key, zp__rowkey_chunk(key, txn->revision, i),
                              txn->row.data + offset, size);
         if (rc != 0)
             return rc;
@@ -271,8 +268,7 @@ end_changes(zp__txn *txn, uint64_t revision, const void *chunk, size_t size)
         rc = zp__cur_get(txn->store, zp__txn_mdb(txn), row.ns, row.key, &cur);
         if (rc == 0 && (cur.head.flags & ZP__ROW_DELETED) &&
             cur.head.revision == revision)
-            rc = zp__row_delete(txn, key,
-                                zp__rowkey_cur(key, row.ns, row.key));
+            rc = zp__row_delete(txn, key, zp__rowkey_cur(key, row.ns, row.key));
         else if (rc == ZP_ENOKEY)
             rc = 0;
     }
@@ -441,8 +437,8 @@ zp__log_append(zp__txn *txn, uint32_t *ret_n)
     log.bytes += log.own;
     txn->next = log;
     memcpy(txn->row.data, &log, sizeof log);
-    return zp__row_put(txn, key,
-                       zp__rowkey_log(key, log.revision,
-                                      txn->store->limits.log_revisions),
-                       txn->row.data, sizeof log + size);
+    return zp__row_put(
+        txn, key,
+        zp__rowkey_log(key, log.revision, txn->store->limits.log_revisions),
+        txn->row.data, sizeof log + size);
 }

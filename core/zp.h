@@ -72,19 +72,19 @@ typedef struct zp_proc zp_proc;
 /* ------------------------------------------------------------ errors -- */
 
 /* The codes of zproc's own, each with the text that zp_strerror() gives. */
-#define ZP_ERRORS(X)                                                         \
-    X(ZP_ENOKEY, -20001, "no such key")                                      \
-    X(ZP_ETYPE, -20002, "the value has another type")                        \
-    X(ZP_EVALUE, -20003, "the bytes are not a valid value")                  \
-    X(ZP_EFORMAT, -20004, "not a valid format")                              \
-    X(ZP_EGONE, -20005, "the revision is no longer retained")                \
-    X(ZP_EFORK, -20006, "the handle belongs to another process")             \
-    X(ZP_ECLOSED, -20007, "the state is closed")                             \
-    X(ZP_ENOSTATE, -20008, "no such state")                                  \
-    X(ZP_ENOSERVER, -20009, "the state server does not answer")              \
-    X(ZP_EVERSION, -20010, "the state was made by another version")          \
-    X(ZP_ECORRUPT, -20011, "the state is damaged")                           \
-    X(ZP_EFAILED, -20012, "the process failed")                              \
+#define ZP_ERRORS(X)                                                           \
+    X(ZP_ENOKEY, -20001, "no such key")                                        \
+    X(ZP_ETYPE, -20002, "the value has another type")                          \
+    X(ZP_EVALUE, -20003, "the bytes are not a valid value")                    \
+    X(ZP_EFORMAT, -20004, "not a valid format")                                \
+    X(ZP_EGONE, -20005, "the revision is no longer retained")                  \
+    X(ZP_EFORK, -20006, "the handle belongs to another process")               \
+    X(ZP_ECLOSED, -20007, "the state is closed")                               \
+    X(ZP_ENOSTATE, -20008, "no such state")                                    \
+    X(ZP_ENOSERVER, -20009, "the state server does not answer")                \
+    X(ZP_EVERSION, -20010, "the state was made by another version")            \
+    X(ZP_ECORRUPT, -20011, "the state is damaged")                             \
+    X(ZP_EFAILED, -20012, "the process failed")                                \
     X(ZP_EBREAK, -20013, "the wait was ended by zp_break")
 
 #define ZP_ERROR_ENUM(name, code, text) name = (code),
@@ -188,16 +188,16 @@ ZP_API int zp_ping(zp_ctx *ctx, zp_pong *ret_pong, const void *payload,
                    size_t size, double timeout);
 
 typedef struct zp_stats {
-    size_t size;               /* in: sizeof(zp_stats) */
-    uint64_t revision;         /* newest */
-    uint64_t oldest_revision;  /* oldest that zp_at() can give */
-    uint64_t used_bytes;       /* of the store's file */
+    size_t size;              /* in: sizeof(zp_stats) */
+    uint64_t revision;        /* newest */
+    uint64_t oldest_revision; /* oldest that zp_at() can give */
+    uint64_t used_bytes;      /* of the store's file */
     uint64_t max_bytes;
     uint64_t log_used_bytes;
-    uint64_t readers;          /* read transactions registered */
-    uint64_t oldest_reader;    /* pid of the one that pins the oldest pages */
-    uint64_t watches;          /* of this context */
-    uint64_t events;           /* delivered to callbacks of this context */
+    uint64_t readers;       /* read transactions registered */
+    uint64_t oldest_reader; /* pid of the one that pins the oldest pages */
+    uint64_t watches;       /* of this context */
+    uint64_t events;        /* delivered to callbacks of this context */
     uint64_t server_pid;
     uint64_t server_generation; /* how often the server was started */
     double longest_callback;    /* seconds */
@@ -222,11 +222,11 @@ ZP_API int zp_break(zp_ctx *ctx);
 
 typedef struct zp_serve_options {
     size_t size;
-    int ready_fd;          /* where to tell, in one line, that it serves; 0:
-                              nowhere. A new state: its address. With run_dir
-                              (which closes it then): "0 PID" or "CODE TEXT" */
-    const char *run_dir;   /* serve this existing state (what zp_ctx_new()
-                              runs); NULL: make a new one from `state` */
+    int ready_fd;        /* where to tell, in one line, that it serves; 0:
+                            nowhere. A new state: its address. With run_dir
+                            (which closes it then): "0 PID" or "CODE TEXT" */
+    const char *run_dir; /* serve this existing state (what zp_ctx_new()
+                            runs); NULL: make a new one from `state` */
     const zp_ctx_options *state; /* name, path and limits of the new state */
 } zp_serve_options;
 
@@ -392,8 +392,7 @@ ZP_API int zp_get_string(zp_state *state, const char *key, char **ret_value);
 ZP_API int zp_get_bytes(zp_state *state, const char *key, void **ret_data,
                         size_t *ret_size);
 ZP_API int zp_get_bool(zp_state *state, const char *key, int *ret_value);
-ZP_API int zp_get_value(zp_state *state, const char *key,
-                        zp_value **ret_value);
+ZP_API int zp_get_value(zp_state *state, const char *key, zp_value **ret_value);
 
 /* Its zp_type, or ZP_ENOKEY. */
 ZP_API int zp_type(zp_state *state, const char *key);
@@ -403,8 +402,7 @@ ZP_API int zp_contains(zp_state *state, const char *key);
 
 /* Get with default: when KEY is absent, 0 is returned and the addresses keep
  * what they hold; 1 when it was read. */
-ZP_API int zp_get_or(zp_state *state, const char *key, const char *format,
-                     ...);
+ZP_API int zp_get_or(zp_state *state, const char *key, const char *format, ...);
 
 /* When KEY is absent, set it from the addresses and return 1; else read it
  * into them and return 0 (strings and bytes read are then the caller's). */
@@ -416,8 +414,7 @@ ZP_API int zp_delete(zp_state *state, const char *key);
 
 /* Read KEY and delete it in one operation. zp_pop_or(): as zp_get_or(). */
 ZP_API int zp_pop(zp_state *state, const char *key, const char *format, ...);
-ZP_API int zp_pop_or(zp_state *state, const char *key, const char *format,
-                     ...);
+ZP_API int zp_pop_or(zp_state *state, const char *key, const char *format, ...);
 
 /* Remove the key created last and hand it out with its value: both the
  * caller's (free(), zp_value_free()). May take time in proportion to the
@@ -493,8 +490,7 @@ ZP_API int zp_increase_double(zp_state *state, const char *key,
 /* Append at KEY: with format "s" to a string, with "B" to bytes, with any
  * other format X without A() one element to an array A(X). Errors: ZP_ENOKEY,
  * ZP_ETYPE, -EMSGSIZE. */
-ZP_API int zp_append(zp_state *state, const char *key, const char *format,
-                     ...);
+ZP_API int zp_append(zp_state *state, const char *key, const char *format, ...);
 
 /* ----------------------------------------------------------- watches -- */
 
@@ -510,8 +506,8 @@ enum zp_change_flag {
 };
 
 typedef struct zp_change {
-    const char *key;  /* borrowed from the event */
-    unsigned flags;   /* zp_change_flag */
+    const char *key; /* borrowed from the event */
+    unsigned flags;  /* zp_change_flag */
 } zp_change;
 
 /* An event and what hangs on it is good until the callback returns. */
@@ -540,19 +536,19 @@ ZP_API int zp_event_lost(const zp_event *event, uint64_t *ret_first,
                          uint64_t *ret_last);
 
 enum zp_watch_flag {
-    ZP_LIVE = 1 << 0,        /* only the newest event; skip what came while busy */
-    ZP_OWN = 1 << 1,         /* also changes made through this state handle */
-    ZP_SAME = 1 << 2,        /* also writes of an equal value */
-    ZP_EXCLUDE = 1 << 3,     /* all keys but those of the list */
-    ZP_SINCE = 1 << 4,       /* start behind revision `since`, not now */
-    ZP_OLDEST = 1 << 5       /* start at the oldest change retained */
+    ZP_LIVE = 1 << 0,    /* only the newest event; skip what came while busy */
+    ZP_OWN = 1 << 1,     /* also changes made through this state handle */
+    ZP_SAME = 1 << 2,    /* also writes of an equal value */
+    ZP_EXCLUDE = 1 << 3, /* all keys but those of the list */
+    ZP_SINCE = 1 << 4,   /* start behind revision `since`, not now */
+    ZP_OLDEST = 1 << 5   /* start at the oldest change retained */
 };
 
 typedef struct zp_watch_options {
     size_t size;
-    unsigned flags;  /* zp_watch_flag */
-    uint64_t count;  /* end after so many events; 0: never */
-    uint64_t since;  /* with ZP_SINCE */
+    unsigned flags; /* zp_watch_flag */
+    uint64_t count; /* end after so many events; 0: never */
+    uint64_t since; /* with ZP_SINCE */
 } zp_watch_options;
 
 /* A negative return ends zp_run(), which returns it. A watch's callback is
@@ -567,12 +563,12 @@ typedef int zp_watch_fn(zp_watch *watch, const zp_event *event, void *user);
  * ZP_ENOSERVER. */
 ZP_API int zp_call_when_change(zp_state *state, zp_watch **ret_watch,
                                const char *const *keys, size_t n_keys,
-                               const zp_watch_options *options,
-                               zp_watch_fn *fn, void *user);
+                               const zp_watch_options *options, zp_watch_fn *fn,
+                               void *user);
 
 /* ZP_KEYS("a", "b") stands for the two arguments keys, n_keys. */
-#define ZP_KEYS(...)                                                         \
-    (const char *const[]){__VA_ARGS__},                                      \
+#define ZP_KEYS(...)                                                           \
+    (const char *const[]){__VA_ARGS__},                                        \
         (sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
 
 /* End WATCH: after this returns its callback is not called again. */
@@ -611,18 +607,17 @@ typedef struct zp_spawn_options {
  * is flushed before the fork. Errors: -EAGAIN, -EDEADLK inside an atomic
  * operation, as writing. */
 ZP_API int zp_spawn(zp_ctx *ctx, zp_proc **ret_proc,
-                    const zp_spawn_options *options, zp_proc_fn *fn,
-                    void *arg);
+                    const zp_spawn_options *options, zp_proc_fn *fn, void *arg);
 
 typedef struct zp_result {
-    size_t size;         /* in: sizeof(zp_result) */
-    int code;            /* what its function returned */
-    int status;          /* exit status, or -1 when a signal ended it */
-    int signal;          /* that signal, else 0 */
-    int core;            /* 1 if it dumped core */
-    const char *error;   /* zp_fail()'s text, or one that says how it ended; ""
-                            on success. Borrowed from the zp_proc */
-    const char *origin;  /* "file:line" of zp_fail(), or "" */
+    size_t size;        /* in: sizeof(zp_result) */
+    int code;           /* what its function returned */
+    int status;         /* exit status, or -1 when a signal ended it */
+    int signal;         /* that signal, else 0 */
+    int core;           /* 1 if it dumped core */
+    const char *error;  /* zp_fail()'s text, or one that says how it ended; ""
+                           on success. Borrowed from the zp_proc */
+    const char *origin; /* "file:line" of zp_fail(), or "" */
 } zp_result;
 
 /* Wait until PROC has ended, running callbacks meanwhile, and tell how
@@ -650,7 +645,7 @@ ZP_API int zp_return_value(zp_ctx *ctx, const zp_value *value);
 
 /* In a child: leave a text for the waiter and give CODE (negative; for a
  * non-negative one ZP_EFAILED) back: return zp_fail(ctx, -EIO, "no %s", f). */
-#define zp_fail(ctx, code, ...)                                              \
+#define zp_fail(ctx, code, ...)                                                \
     zp_fail_at(ctx, __FILE__, __LINE__, code, __VA_ARGS__)
 ZP_API int zp_fail_at(zp_ctx *ctx, const char *file, int line, int code,
                       const char *format, ...) ZP_PRINTF(5, 6);

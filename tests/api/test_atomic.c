@@ -349,8 +349,8 @@ static void
 test_fork_inside(void **state)
 {
     (void)state;
-    assert_int_equal(
-        zp_atomic(live, fork_inside, (void *)zp_ctx_address(ctx)), 0);
+    assert_int_equal(zp_atomic(live, fork_inside, (void *)zp_ctx_address(ctx)),
+                     0);
     assert_int_equal(value_of("inside"), 1);
 }
 

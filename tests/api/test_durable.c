@@ -165,7 +165,7 @@ test_not_a_state(void **state)
     MDB_env *env;
     MDB_txn *txn;
     MDB_dbi dbi;
-    MDB_val key = {3, (void *)(uintptr_t)"key"}, data = key, got;
+    MDB_val key = {3, (void *)(uintptr_t) "key"}, data = key, got;
 
     (void)state;
     /* a file */

@@ -188,8 +188,7 @@ wrong(zp_state *s)
     assert_error(zp_set(s, "n", NULL), -EINVAL, "format");
     assert_error(zp_delete(s, "absent"), ZP_ENOKEY, "'absent'");
     char *large = calloc(1, (1 << 20) + 1);
-    assert_error(zp_set_bytes(s, "n", large, (1 << 20) + 1), -EMSGSIZE,
-                 "'n'");
+    assert_error(zp_set_bytes(s, "n", large, (1 << 20) + 1), -EMSGSIZE, "'n'");
     free(large);
     assert_int_equal(zp_get_int(s, "n", &i), 0);
     assert_int_equal(i, 1);

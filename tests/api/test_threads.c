@@ -20,7 +20,7 @@ static uint64_t prepared; /* the revision before the threads */
 typedef struct worker {
     pthread_t thread;
     int which;
-    int rc;      /* of the first call that failed */
+    int rc; /* of the first call that failed */
     int line;
     int64_t got; /* events */
 } worker;
@@ -70,9 +70,8 @@ static void *
 work_together(void *user)
 {
     worker *w = user;
-    zp_watch_options options = {.size = sizeof options,
-                                .flags = ZP_SINCE,
-                                .since = prepared};
+    zp_watch_options options = {
+        .size = sizeof options, .flags = ZP_SINCE, .since = prepared};
     zp_ctx *ctx;
     char key[16];
     const char *keys[] = {key};

@@ -33,8 +33,8 @@ typedef struct shared {
     _Atomic int stop;
     _Atomic int64_t acked[WRITERS];
     _Atomic int lives[WRITERS]; /* since it acknowledged, this one included */
-    _Atomic uint64_t seen[WATCHERS];   /* last revision that was handled */
-    _Atomic uint64_t sum[WATCHERS];    /* over what it saw */
+    _Atomic uint64_t seen[WATCHERS]; /* last revision that was handled */
+    _Atomic uint64_t sum[WATCHERS];  /* over what it saw */
     _Atomic int wrong[WATCHERS];
     char address[256];
 } shared;
@@ -177,8 +177,8 @@ kill_player(player *p, shared *all)
     int status = zp_test_wait(p->pid, 20);
     if (status != -SIGKILL) /* it had ended by itself: why? */
         print_message("# %s %d ended with %d (wrong: %d)\n",
-                      p->fn == be_writer ? "writer" : "watcher",
-                      p->role.which, status,
+                      p->fn == be_writer ? "writer" : "watcher", p->role.which,
+                      status,
                       p->fn == be_watcher ? all->wrong[p->role.which] : 0);
     assert_int_equal(status, -SIGKILL);
     start(p);
@@ -296,8 +296,8 @@ static void
 test_chaos(void **state)
 {
     const char *given = getenv("ZP_TEST_SEED");
-    unsigned seed =
-        given ? (unsigned)atoi(given) : (unsigned)time(NULL) ^ (unsigned)getpid();
+    unsigned seed = given ? (unsigned)atoi(given)
+                          : (unsigned)time(NULL) ^ (unsigned)getpid();
     shared *all = mmap(NULL, sizeof *all, PROT_READ | PROT_WRITE,
                        MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     player players[WRITERS + WATCHERS];
@@ -309,7 +309,8 @@ test_chaos(void **state)
     uint64_t first = all->seen[0];
     for (int i = 0; i < WRITERS + WATCHERS; i++) {
         bool writer = i < WRITERS;
-        players[i] = (player){0, writer ? be_writer : be_watcher,
+        players[i] = (player){0,
+                              writer ? be_writer : be_watcher,
                               {all, writer ? i : i - WRITERS}};
         start(&players[i]);
     }

@@ -168,6 +168,5 @@ main(void)
         ZP_TEST_WITH(test_attach, open_ctx, close_ctx),
         ZP_TEST_WITH(test_spawn, open_ctx, close_ctx),
     };
-    return zp_test_main("descriptors", tests, sizeof tests / sizeof *tests,
-                        90);
+    return zp_test_main("descriptors", tests, sizeof tests / sizeof *tests, 90);
 }

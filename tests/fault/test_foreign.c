@@ -204,8 +204,7 @@ test_foreign_rows(void **state)
     (void)state;
     print_message("# seed %u\n", v.seed);
     for (int i = 0; i < rounds; i++) {
-        zp_ctx_options options = {.size = sizeof options,
-                                  .log_revisions = 64};
+        zp_ctx_options options = {.size = sizeof options, .log_revisions = 64};
         if (i % 30 == 0)
             assert_int_equal(zp_ctx_new(&ctx, &options), 0);
         zp_state *s = zp_ctx_state(ctx);

@@ -280,8 +280,8 @@ check_revision(world *w, uint64_t revision)
         }
         assert_int_equal(
             zp__view_next(w->view, ns_names[ns], after, as, key, &item), 0);
-        assert_int_equal(
-            zp__view_length(w->view, ns_names[ns], as, &counted), 0);
+        assert_int_equal(zp__view_length(w->view, ns_names[ns], as, &counted),
+                         0);
         assert_int_equal(counted, length);
     }
 }
@@ -331,9 +331,9 @@ check(world *w, bool all)
     assert_int_equal(zp__view_range(w->view, &head, &tail), 0);
     assert_int_equal(head, w->head);
     if (tail >= 2)
-        assert_int_equal(zp__view_get(w->view, "default", "key-001", tail - 2,
-                                      &item),
-                         ZP_EGONE);
+        assert_int_equal(
+            zp__view_get(w->view, "default", "key-001", tail - 2, &item),
+            ZP_EGONE);
     if (tail >= 2)
         assert_int_equal(zp__view_row(w->view, tail - 1, &row), ZP_EGONE);
     assert_int_equal(zp__view_row(w->view, head + 1, &row), -ERANGE);
@@ -549,15 +549,14 @@ test_records(void **state)
     assert_int_equal(zp__view_record(w->view, first, &data, &size), 0);
     assert_int_equal(size, 3);
     assert_memory_equal(data, "ONE", 3);
-    assert_int_equal(
-        zp__view_next_record(w->view, first, &id, &data, &size), 1);
+    assert_int_equal(zp__view_next_record(w->view, first, &id, &data, &size),
+                     1);
     assert_int_equal(id, second);
     assert_int_equal(zp__view_next_record(w->view, id, &id, &data, &size), 0);
     zp__view_end(w->view);
     assert_int_equal(zp__store_delete_record(w->store, first, 5), 0);
     assert_int_equal(zp__view_begin(w->view), 0);
-    assert_int_equal(zp__view_record(w->view, first, &data, &size),
-                     ZP_ENOKEY);
+    assert_int_equal(zp__view_record(w->view, first, &data, &size), ZP_ENOKEY);
     zp__view_end(w->view);
     stop(w);
     free(w);
