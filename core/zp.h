@@ -65,6 +65,7 @@ typedef struct zp_state zp_state;
 typedef struct zp_value zp_value;
 typedef struct zp_tpl zp_tpl;
 typedef struct zp_iter zp_iter;
+typedef struct zp_history zp_history;
 typedef struct zp_watch zp_watch;
 typedef struct zp_event zp_event;
 typedef struct zp_proc zp_proc;
@@ -218,6 +219,29 @@ ZP_API int zp_run(zp_ctx *ctx);
  * running: -EINVAL. */
 ZP_API int zp_break(zp_ctx *ctx);
 
+/*
+ * For a loop that is not libev's: wait until zp_ctx_fd() has one of
+ * zp_ctx_events(), or zp_ctx_timeout() is over, and then call
+ * zp_ctx_dispatch(); ask for the timeout again before each wait. The
+ * application's own watchers on zp_ev_loop() are not seen by these: they
+ * belong on that other loop.
+ */
+
+/* The descriptor to poll (it stays the same) and the poll(2) events to wait
+ * for. Borrowed from CTX: nothing but poll, select or epoll may be done with
+ * it. Errors: -EMFILE, -ENFILE. */
+ZP_API int zp_ctx_fd(zp_ctx *ctx);
+ZP_API int zp_ctx_events(zp_ctx *ctx);
+
+/* How many seconds the wait may last: 0 (there is something to do already), a
+ * positive number, or a negative one: for ever. */
+ZP_API int zp_ctx_timeout(zp_ctx *ctx, double *ret_timeout);
+
+/* Do what is due, without waiting: callbacks run. Returns 0 or a callback's
+ * negative value, ZP_ECLOSED when the state was closed, -EDEADLK inside an
+ * atomic operation. */
+ZP_API int zp_ctx_dispatch(zp_ctx *ctx);
+
 /* ------------------------------------------------------------- serve -- */
 
 typedef struct zp_serve_options {
@@ -255,6 +279,26 @@ ZP_API int zp_serve(const zp_serve_options *options);
  * What is read into an s field is a NUL-terminated string, into a B field
  * zp_bin.addr: both from malloc(), the caller frees them with free().
  */
+
+/* Formats with their addresses, for plain values given directly: zp_set(state,
+ * "foo", ZP_S("bar")), zp_get_when_equal(state, NULL, "n", -1, NULL, ZP_I(5)).
+ * (C only: C++ has no compound literals.) */
+#define ZP_I(value)                                                            \
+    "I", &(int64_t)                                                            \
+    {                                                                          \
+        value                                                                  \
+    }
+#define ZP_F(value)                                                            \
+    "f", &(double)                                                             \
+    {                                                                          \
+        value                                                                  \
+    }
+#define ZP_S(value)                                                            \
+    "s", &(const char *)                                                       \
+    {                                                                          \
+        value                                                                  \
+    }
+
 typedef struct zp_bin { /* laid out as tpl_bin */
     void *addr;
     uint32_t sz;
@@ -462,6 +506,31 @@ ZP_API int zp_iter_next(zp_iter *iter, const char **ret_key,
 ZP_API int zp_snapshot(zp_state *state, zp_state **ret_snapshot);
 ZP_API int zp_at(zp_state *state, zp_state **ret_snapshot, uint64_t revision);
 
+/* 1 while zp_at() can still give the revision of SNAPSHOT; 0 when retention
+ * has passed it: then SNAPSHOT itself is what keeps it, and its pages. */
+ZP_API int zp_retained(zp_state *snapshot);
+
+typedef struct zp_history_entry {
+    uint64_t revision; /* of the change that made it */
+    unsigned flags;    /* zp_change_flag of that change */
+    int writer;        /* pid; 0: the log has forgotten the change */
+    double time;       /* wall clock, seconds since 1970; 0: forgotten */
+} zp_history_entry;
+
+/* Walk what has happened to KEY, the newest change first, from the revision of
+ * STATE (a live one: as it is at this moment; it need not be there). It holds
+ * a snapshot: free it soon, and before its state. */
+ZP_API int zp_history_new(zp_state *state, zp_history **ret_history,
+                          const char *key);
+ZP_API zp_history *zp_history_free(zp_history *history);
+
+/* Step: 1 and the next older change with the value that it left, borrowed
+ * until the next step (either output may be NULL; no value, NULL: ZP_DELETED
+ * or ZP_UNKEPT is among the flags); 0 when there was nothing before; ZP_EGONE
+ * when what there was is no longer retained. */
+ZP_API int zp_history_next(zp_history *history, zp_history_entry *ret_entry,
+                           const zp_value **ret_value);
+
 /* ------------------------------------------------------------ atomic -- */
 
 /* The function of an atomic operation: TXN is read and written with the
@@ -494,15 +563,49 @@ ZP_API int zp_append(zp_state *state, const char *key, const char *format, ...);
 
 /* ----------------------------------------------------------- watches -- */
 
+/*
+ * A reaction is to *changes* of keys, or to a *condition*: to its being true.
+ * Either one comes in three modes: as a callback (zp_call_when...), as a call
+ * that waits (zp_get_when...), and as an iterator: a watch without a callback,
+ * read with zp_watch_next().
+ *
+ * Changes. `..._when_change` sees each change of one of N_KEYS keys (0 keys:
+ * of any key of the namespace) that happens after the call, in revision order,
+ * exactly once; all keys of one transaction are one event. It does not see
+ * what is written through its own state handle, unless asked (ZP_OWN), nor
+ * writes of an equal value (ZP_SAME).
+ *
+ * Conditions are about the state, whoever wrote it. The first look is at the
+ * state as it is at the call, and no change between that and the next look is
+ * missed; then at each revision that changed one of the keys.
+ *
+ *     ..._when            the predicate returns > 0 (0 keys: looked at after
+ *                         each change of the namespace)
+ *     ..._when_equal      KEY is there, and its value equals the one given
+ *     ..._when_not_equal  KEY is there, and its value is another one
+ *     ..._when_none       KEY is there, and is none
+ *     ..._when_not_none   KEY is there, and is not none
+ *     ..._when_truthy     KEY is there, and is not falsy, which is
+ *     ..._when_falsy      none, false, 0, 0.0, an empty string, no bytes, an
+ *                         array A(...) without elements
+ *     ..._when_available  KEY is there
+ *
+ * An absent key matches none but a predicate.
+ */
+
 enum zp_event_kind {
     ZP_CHANGED = 1, /* a transaction changed what is watched */
-    ZP_OVERRUN = 2  /* the log had passed the watch: changes are lost */
+    ZP_OVERRUN = 2, /* the log had passed the watch: changes are lost */
+    ZP_FIRST = 3,   /* a condition's first look: it holds; nothing changed */
+    ZP_TIMEDOUT = 4 /* the watch's time is over: its last event */
 };
 
 enum zp_change_flag {
-    ZP_CREATED = 1 << 0,  /* the key was absent before */
-    ZP_DELETED = 1 << 1,  /* the key is absent now */
-    ZP_IDENTICAL = 1 << 2 /* the value is equal to that before */
+    ZP_CREATED = 1 << 0,   /* the key was absent before */
+    ZP_DELETED = 1 << 1,   /* the key is absent now */
+    ZP_IDENTICAL = 1 << 2, /* the value is equal to that before */
+    ZP_UNKEPT = 1 << 3     /* zp_history_next() alone: the value has been
+                              replaced and was too large to be kept */
 };
 
 typedef struct zp_change {
@@ -510,24 +613,32 @@ typedef struct zp_change {
     unsigned flags;  /* zp_change_flag */
 } zp_change;
 
-/* An event and what hangs on it is good until the callback returns. */
+/* An event and what hangs on it is good until the callback returns; what
+ * zp_watch_next() gives, until the next one of that watch. */
 ZP_API int zp_event_kind(const zp_event *event);
 
-/* The revision (of an overrun: the one of the snapshot); wall-clock time in
- * seconds since 1970; pid of the writer (0 of an overrun). */
+/* The revision (of an overrun and a timeout: the one of the snapshot);
+ * wall-clock time in seconds since 1970; pid of the writer (0 where nothing
+ * changed). */
 ZP_API uint64_t zp_event_revision(const zp_event *event);
 ZP_API double zp_event_time(const zp_event *event);
 ZP_API int zp_event_writer(const zp_event *event);
 
-/* How many of the watched keys this transaction changed (0 of an overrun), and
- * the I-th, in key order. Errors: -ERANGE. */
+/* How many of the watched keys this transaction changed (0 of all kinds but
+ * ZP_CHANGED), and the I-th, in key order. Errors: -ERANGE. */
 ZP_API size_t zp_event_length(const zp_event *event);
 ZP_API int zp_event_change(const zp_event *event, zp_change *ret_change,
                            size_t i);
 
-/* The state at exactly the event's revision, and the one before it (of an
- * overrun: NULL). Borrowed snapshots; when the callback waits they may become
- * ZP_EGONE. */
+/* The I-th change's value before and after it: the caller's, zp_value_free();
+ * NULL where the key was absent. Either output may be NULL. Errors: -ERANGE,
+ * ZP_EGONE (no longer retained, or too large to be kept). */
+ZP_API int zp_event_values(const zp_event *event, zp_value **ret_before,
+                           zp_value **ret_after, size_t i);
+
+/* The state at exactly the event's revision, and the one before it (NULL of
+ * all kinds but ZP_CHANGED). Borrowed snapshots; when the callback waits they
+ * may become ZP_EGONE. zp_snapshot() of one makes a copy to keep. */
 ZP_API zp_state *zp_event_snapshot(const zp_event *event);
 ZP_API zp_state *zp_event_before(const zp_event *event);
 
@@ -536,40 +647,176 @@ ZP_API int zp_event_lost(const zp_event *event, uint64_t *ret_first,
                          uint64_t *ret_last);
 
 enum zp_watch_flag {
-    ZP_LIVE = 1 << 0,    /* only the newest event; skip what came while busy */
-    ZP_OWN = 1 << 1,     /* also changes made through this state handle */
-    ZP_SAME = 1 << 2,    /* also writes of an equal value */
-    ZP_EXCLUDE = 1 << 3, /* all keys but those of the list */
-    ZP_SINCE = 1 << 4,   /* start behind revision `since`, not now */
-    ZP_OLDEST = 1 << 5   /* start at the oldest change retained */
+    ZP_LIVE = 1 << 0,       /* only the newest event; skip what came while
+                               busy */
+    ZP_OWN = 1 << 1,        /* also changes made through this state handle */
+    ZP_SAME = 1 << 2,       /* also writes of an equal value */
+    ZP_EXCLUDE = 1 << 3,    /* all keys but those of the list */
+    ZP_SINCE = 1 << 4,      /* start behind revision `since`, not now */
+    ZP_OLDEST = 1 << 5,     /* start at the oldest change retained */
+    ZP_SINCE_TIME = 1 << 6, /* start at the first change of `since_time` or
+                               later, by the writers' wall clocks */
+    ZP_HOLD = 1 << 7        /* of what waits: no watch calls back meanwhile;
+                               what happens is called when the wait is over */
 };
 
 typedef struct zp_watch_options {
     size_t size;
-    unsigned flags; /* zp_watch_flag */
-    uint64_t count; /* end after so many events; 0: never */
-    uint64_t since; /* with ZP_SINCE */
+    unsigned flags;    /* zp_watch_flag */
+    uint64_t count;    /* end after so many events; 0: never (of a wait:
+                          return at the so-manieth; 0: the first) */
+    uint64_t since;    /* with ZP_SINCE; a condition's first look is there */
+    double since_time; /* with ZP_SINCE_TIME: seconds since 1970 */
+    double timeout;    /* callbacks and iterators: end so many seconds after
+                          the registration, with a last event ZP_TIMEDOUT; 0:
+                          never */
+    uint64_t *cursor;  /* of zp_get_when...() alone: see there */
 } zp_watch_options;
+
+/* Of a condition: 1 if it holds in SNAPSHOT, which is borrowed, 0 if not, or a
+ * negative value, which ends zp_run() or the wait and is returned by it. It
+ * should only look; it is called from the loop like a callback. */
+typedef int zp_predicate_fn(zp_state *snapshot, void *user);
 
 /* A negative return ends zp_run(), which returns it. A watch's callback is
  * never entered again while it runs: what happens meanwhile comes after. */
 typedef int zp_watch_fn(zp_watch *watch, const zp_event *event, void *user);
 
-/* Call FN at each change of one of N_KEYS keys (0 keys: of any key of the
- * namespace) that happens after this call, in revision order, exactly once;
- * all keys of one transaction are one event. STATE must be live. With
- * RET_WATCH the caller owns the watch and frees it; with NULL it is freed when
- * it ends. Errors: -ERANGE (`since` lies ahead), -EROFS (not live),
- * ZP_ENOSERVER. */
-ZP_API int zp_call_when_change(zp_state *state, zp_watch **ret_watch,
-                               const char *const *keys, size_t n_keys,
-                               const zp_watch_options *options, zp_watch_fn *fn,
-                               void *user);
-
 /* ZP_KEYS("a", "b") stands for the two arguments keys, n_keys. */
 #define ZP_KEYS(...)                                                           \
     (const char *const[]){__VA_ARGS__},                                        \
         (sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
+
+/*
+ * Callbacks, and iterators. STATE must be live. FN is called from the loop,
+ * once for each event: each change; of a condition, the first look (ZP_FIRST)
+ * and each change after which it holds. An overrun is told whether a condition
+ * holds or not.
+ *
+ * With RET_WATCH the caller owns the watch and frees it; with NULL it is freed
+ * when it ends. FN NULL makes an iterator (RET_WATCH is needed then), which
+ * keeps its events in the log until zp_watch_next() fetches them.
+ *
+ * Keys, options and values are borrowed. Errors: -ERANGE (`since` lies
+ * ahead), -EROFS (STATE is not live), -EDEADLK (inside an atomic operation),
+ * ZP_ENOSERVER; of a value those of zp_value_new().
+ */
+ZP_API int zp_call_when_change(zp_state *state, zp_watch **ret_watch,
+                               const char *const *keys, size_t n_keys,
+                               const zp_watch_options *options, zp_watch_fn *fn,
+                               void *user);
+ZP_API int zp_call_when(zp_state *state, zp_watch **ret_watch,
+                        const char *const *keys, size_t n_keys,
+                        const zp_watch_options *options,
+                        zp_predicate_fn *predicate, zp_watch_fn *fn,
+                        void *user);
+ZP_API int zp_call_when_equal(zp_state *state, zp_watch **ret_watch,
+                              const char *key, const zp_watch_options *options,
+                              zp_watch_fn *fn, void *user, const char *format,
+                              ...);
+ZP_API int zp_call_when_equal_value(zp_state *state, zp_watch **ret_watch,
+                                    const char *key, const zp_value *value,
+                                    const zp_watch_options *options,
+                                    zp_watch_fn *fn, void *user);
+ZP_API int zp_call_when_not_equal(zp_state *state, zp_watch **ret_watch,
+                                  const char *key,
+                                  const zp_watch_options *options,
+                                  zp_watch_fn *fn, void *user,
+                                  const char *format, ...);
+ZP_API int zp_call_when_not_equal_value(zp_state *state, zp_watch **ret_watch,
+                                        const char *key, const zp_value *value,
+                                        const zp_watch_options *options,
+                                        zp_watch_fn *fn, void *user);
+ZP_API int zp_call_when_none(zp_state *state, zp_watch **ret_watch,
+                             const char *key, const zp_watch_options *options,
+                             zp_watch_fn *fn, void *user);
+ZP_API int zp_call_when_not_none(zp_state *state, zp_watch **ret_watch,
+                                 const char *key,
+                                 const zp_watch_options *options,
+                                 zp_watch_fn *fn, void *user);
+ZP_API int zp_call_when_truthy(zp_state *state, zp_watch **ret_watch,
+                               const char *key, const zp_watch_options *options,
+                               zp_watch_fn *fn, void *user);
+ZP_API int zp_call_when_falsy(zp_state *state, zp_watch **ret_watch,
+                              const char *key, const zp_watch_options *options,
+                              zp_watch_fn *fn, void *user);
+ZP_API int zp_call_when_available(zp_state *state, zp_watch **ret_watch,
+                                  const char *key,
+                                  const zp_watch_options *options,
+                                  zp_watch_fn *fn, void *user);
+
+/*
+ * Waits: nested runs of the loop, to be called anywhere but inside an atomic
+ * operation, at most some 200 inside of each other. Other callbacks run
+ * meanwhile, unless held back (ZP_HOLD); an outer wait cannot return before an
+ * inner one. A condition that holds already is returned at once, and nothing
+ * runs. TIMEOUT t takes t seconds (unless an inner wait is still running); 0:
+ * what there is now is looked at, once; negative: for ever.
+ *
+ * On success *RET_SNAPSHOT (may be NULL) is the state at exactly the revision
+ * that was waited for: the caller's, zp_state_free().
+ *
+ * options->cursor makes several waits one: set the variable to 0, and each
+ * call with it goes on behind what the one before has seen, whether that came
+ * to its end or not (a condition's first look is the first call's alone). So
+ * nothing is lost between two calls, or seen twice. Without it each call
+ * begins with the state as it is then.
+ *
+ * Errors: -ETIMEDOUT; ZP_EBREAK (zp_break()); -ECANCELED (STATE was freed in a
+ * callback); ZP_ECLOSED; a callback's negative value; ZP_EGONE (the log has
+ * passed the wait, and changes are lost: which, the text says; a condition
+ * that holds now is met all the same); -ELOOP (too many waits inside of each
+ * other); -EDEADLK; and those of registering.
+ */
+ZP_API int zp_get_when_change(zp_state *state, zp_state **ret_snapshot,
+                              const char *const *keys, size_t n_keys,
+                              double timeout, const zp_watch_options *options);
+ZP_API int zp_get_when(zp_state *state, zp_state **ret_snapshot,
+                       const char *const *keys, size_t n_keys, double timeout,
+                       const zp_watch_options *options,
+                       zp_predicate_fn *predicate, void *user);
+ZP_API int zp_get_when_equal(zp_state *state, zp_state **ret_snapshot,
+                             const char *key, double timeout,
+                             const zp_watch_options *options,
+                             const char *format, ...);
+ZP_API int zp_get_when_equal_value(zp_state *state, zp_state **ret_snapshot,
+                                   const char *key, const zp_value *value,
+                                   double timeout,
+                                   const zp_watch_options *options);
+ZP_API int zp_get_when_not_equal(zp_state *state, zp_state **ret_snapshot,
+                                 const char *key, double timeout,
+                                 const zp_watch_options *options,
+                                 const char *format, ...);
+ZP_API int zp_get_when_not_equal_value(zp_state *state, zp_state **ret_snapshot,
+                                       const char *key, const zp_value *value,
+                                       double timeout,
+                                       const zp_watch_options *options);
+ZP_API int zp_get_when_none(zp_state *state, zp_state **ret_snapshot,
+                            const char *key, double timeout,
+                            const zp_watch_options *options);
+ZP_API int zp_get_when_not_none(zp_state *state, zp_state **ret_snapshot,
+                                const char *key, double timeout,
+                                const zp_watch_options *options);
+ZP_API int zp_get_when_truthy(zp_state *state, zp_state **ret_snapshot,
+                              const char *key, double timeout,
+                              const zp_watch_options *options);
+ZP_API int zp_get_when_falsy(zp_state *state, zp_state **ret_snapshot,
+                             const char *key, double timeout,
+                             const zp_watch_options *options);
+ZP_API int zp_get_when_available(zp_state *state, zp_state **ret_snapshot,
+                                 const char *key, double timeout,
+                                 const zp_watch_options *options);
+
+/* The next event of an iterator, waiting for it as above: 1 and the event,
+ * borrowed until the next call for WATCH (its snapshots pin pages until then);
+ * 0 when there will be no more (its count or its time is over). Events that
+ * were not fetched wait in the log: a timeout loses nothing. An overrun is an
+ * event. Errors: -EINVAL (it has a callback), -EBUSY (inside of another
+ * zp_watch_next() of WATCH), -ETIMEDOUT, ZP_EBREAK, -ECANCELED (WATCH was
+ * cancelled or freed, before or in a callback), ZP_ECLOSED, a callback's
+ * negative value, -ELOOP, -EDEADLK. */
+ZP_API int zp_watch_next(zp_watch *watch, const zp_event **ret_event,
+                         double timeout);
 
 /* End WATCH: after this returns its callback is not called again. */
 ZP_API int zp_watch_cancel(zp_watch *watch);
@@ -577,7 +824,7 @@ ZP_API int zp_watch_cancel(zp_watch *watch);
 /* Cancel WATCH and free it. Takes NULL, returns NULL. */
 ZP_API zp_watch *zp_watch_free(zp_watch *watch);
 
-/* 1 while it can still call back; 0 when cancelled or its count is reached. */
+/* 1 while it can still have events; 0 when cancelled or at its end. */
 ZP_API int zp_watch_active(const zp_watch *watch);
 
 /* 1 when the server has confirmed the subscription: from then on changes
