@@ -5,6 +5,7 @@
  *   store.c        the environment: make, open, close, limits
  *   store_rows.c   rows and log, read in any transaction
  *   store_read.c   views: the state at any revision, the log, records
+ *   store_past.c   the past of a key; where in the log a moment is
  *   store_txn.c    transactions: begin, commit, nested ones, records
  *   store_write.c  put and delete
  *   store_log.c    commit's log row; forgetting old rows
