@@ -104,6 +104,21 @@ int zp__view_get(zp__view *view, const char *ns, const char *key,
 int zp__view_next(zp__view *view, const char *ns, const char *after,
                   uint64_t revision, char *ret_key, zp__item *ret);
 
+typedef struct zp__version { /* what a change of a key left */
+    zp__item item;     /* image NULL: deleted, or too large to be kept */
+    uint64_t revision; /* of the change */
+    unsigned flags;    /* zp_change_flag; as far as it can be told when ... */
+    bool forgotten;    /* ... its log row is not retained ... */
+    int32_t pid;       /* ... and then these are 0 */
+    int64_t time_ns;
+} zp__version;
+
+/* The version of KEY at REVISION, also when that is a deletion: 0, ZP_ENOKEY
+ * (no text: the log knows of no change until then), ZP_EGONE. To go on with the
+ * one before: at its revision - 1, unless it is forgotten. */
+int zp__view_version(zp__view *view, const char *ns, const char *key,
+                     uint64_t revision, zp__version *ret);
+
 /* How many keys there were. */
 int zp__view_length(zp__view *view, const char *ns, uint64_t revision,
                     uint64_t *ret);

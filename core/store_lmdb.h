@@ -78,6 +78,20 @@ struct zp__store {
     zp__store *next;
 };
 
+#define ZP__WAYS 8 /* keys whose past a view remembers the way to, by hash */
+
+struct zp__view {
+    zp__store *store;
+    MDB_txn *txn; /* NULL before the first begin */
+    bool begun;
+    bool ranged; /* head and tail are known */
+    uint64_t epoch;
+    uint64_t head, tail;
+    MDB_cursor *cursor; /* for iteration: renewed with the transaction */
+    uint64_t cursor_epoch;
+    struct zp__way *ways[ZP__WAYS]; /* made when needed */
+};
+
 /* ZP_ECORRUPT: "... a WHAT row makes no sense". */
 int zp__store_corrupt(const zp__store *store, const char *what);
 
@@ -122,6 +136,15 @@ int zp__cur_next(zp__store *store, MDB_cursor *cursor, const char *ns,
                  const char *after, char *ret_key, zp__cur_row *ret);
 int zp__ns_length(zp__store *store, MDB_txn *txn, const char *ns,
                   uint64_t *ret);
+
+/* Is REVISION one that VIEW can show? 0 or ZP_EGONE. */
+int zp__view_check(zp__view *view, uint64_t revision);
+
+/* The item of a current row; of KEY at REVISION, before NEWEST, its newest
+ * change: ZP_ENOKEY (no text). */
+int zp__cur_item(zp__view *view, const zp__cur_row *row, zp__item *ret);
+int zp__item_before(zp__view *view, const char *ns, const char *key,
+                    uint64_t revision, uint64_t newest, zp__item *ret);
 
 static inline MDB_txn *
 zp__txn_mdb(const zp__txn *txn)

@@ -12,40 +12,6 @@
 
 #include "core/store_lmdb.h"
 
-/* Who reads a key change by change, as a watch that lags behind does, comes by
- * nearly the same changes again and again, on the way from the newest down to
- * the one that is looked for. So a view remembers that way, for some keys: its
- * part above the revision that is looked for next is still right, since what
- * the log says of a change is never altered. Then a look costs one or two rows
- * instead of the logarithm of the number of changes since. */
-#define WAYS 8   /* keys, by hash */
-#define STEPS 64 /* from the newest of 2^18 changes: 35 at most */
-
-typedef struct zp__step {
-    uint64_t revision; /* of a change of the key ... */
-    uint64_t prev;     /* ... and where it points to */
-    uint64_t jump;
-} zp__step;
-
-typedef struct zp__way {
-    char ns[ZP__NS_MAX + 1];
-    char key[ZP__KEY_MAX + 1];
-    size_t n;
-    zp__step steps[STEPS]; /* from the youngest down */
-} zp__way;
-
-struct zp__view {
-    zp__store *store;
-    MDB_txn *txn; /* NULL before the first begin */
-    bool begun;
-    bool ranged; /* head and tail are known */
-    uint64_t epoch;
-    uint64_t head, tail;
-    MDB_cursor *cursor; /* for iteration: renewed with the transaction */
-    uint64_t cursor_epoch;
-    zp__way *ways[WAYS]; /* made when needed */
-};
-
 /* ---- views ---- */
 
 int
@@ -69,7 +35,7 @@ zp__view_free(zp__view *view)
         mdb_cursor_close(view->cursor);
     if (view->txn != NULL)
         mdb_txn_abort(view->txn);
-    for (int i = 0; i < WAYS; i++)
+    for (int i = 0; i < ZP__WAYS; i++)
         free(view->ways[i]);
     free(view);
     return NULL;
@@ -133,9 +99,8 @@ zp__view_range(zp__view *view, uint64_t *ret_head, uint64_t *ret_tail)
     return 0;
 }
 
-/* Is REVISION one that this view can show? */
-static int
-check_revision(zp__view *view, uint64_t revision)
+int
+zp__view_check(zp__view *view, uint64_t revision)
 {
     uint64_t head, tail;
     int rc = zp__view_range(view, &head, &tail);
@@ -149,8 +114,8 @@ check_revision(zp__view *view, uint64_t revision)
     return 0;
 }
 
-static int
-fill_item(zp__view *view, const zp__cur_row *row, zp__item *ret)
+int
+zp__cur_item(zp__view *view, const zp__cur_row *row, zp__item *ret)
 {
     int rc = zp__cur_image(view->store, view->txn, row, &ret->image);
 
@@ -161,97 +126,16 @@ fill_item(zp__view *view, const zp__cur_row *row, zp__item *ret)
     return rc;
 }
 
-/* ---- the past of a key ---- */
-
-/* What is known of the way to KEY; NULL without memory. */
-static zp__way *
-find_way(zp__view *view, const char *ns, const char *key)
-{
-    uint32_t hash = 2166136261;
-    zp__way **at, *way;
-
-    for (const char *p = key; *p != '\0'; p++)
-        hash = (hash ^ (unsigned char)*p) * 16777619;
-    at = &view->ways[(hash >> 16) % WAYS];
-    if (*at == NULL)
-        *at = calloc(1, sizeof **at);
-    way = *at;
-    if (way == NULL)
-        return NULL;
-    if (strcmp(way->key, key) != 0 || strcmp(way->ns, ns) != 0) {
-        way->n = 0;
-        strcpy(way->ns, ns); /* of the same size */
-        strcpy(way->key, key);
-    }
-    return way;
-}
-
-/* Where the next step from STEP leads on the way down to REVISION. */
-static uint64_t
-next_step(const zp__step *step, uint64_t revision)
-{
-    return step->jump > revision ? step->jump : step->prev;
-}
-
-/* The change to start from: what is known of the way is not walked again. */
-static uint64_t
-resume(zp__way *way, uint64_t revision, uint64_t newest)
-{
-    while (way->n > 0 && way->steps[way->n - 1].revision <= revision)
-        way->n--;
-    if (way->n == 0)
-        return newest;
-    uint64_t to = next_step(&way->steps[way->n - 1], revision);
-    if (to > revision)
-        return to;
-    return way->steps[--way->n].revision; /* it is the one */
-}
-
-/* The item that the first change after REVISION replaced. */
-static int
-item_before(zp__view *view, const char *ns, const char *key, uint64_t revision,
-            uint64_t newest, zp__item *ret)
-{
-    zp__way *way = find_way(view, ns, key);
-    uint64_t at = way == NULL ? newest : resume(way, revision, newest);
-    zp__chg_row row;
-
-    for (;;) {
-        int rc = zp__log_find(view->store, view->txn, at, ns, key, &row);
-        if (rc != 0)
-            return rc;
-        zp__step step = {at, row.head.prev, row.head.jump};
-        uint64_t to = next_step(&step, revision);
-        if (to >= at)
-            return zp__store_corrupt(view->store, "log");
-        if (way != NULL && way->n < STEPS)
-            way->steps[way->n++] = step;
-        if (to <= revision)
-            break;
-        at = to;
-    }
-    if (row.head.flags & ZP_CREATED)
-        return ZP_ENOKEY;
-    ret->size = row.head.size;
-    ret->revision = row.head.prev;
-    ret->created = row.head.created;
-    ret->created_rank = row.head.created_rank;
-    ret->image = row.image;
-    if (row.image != NULL || (row.head.flags & ZP__ROW_LOST))
-        return 0;
-    return zp__outside_get(view->store, view->txn, &row.head.outside,
-                           row.head.size, &ret->image);
-}
-
 static int
 item_at(zp__view *view, const char *ns, const char *key, const zp__cur_row *row,
         uint64_t revision, zp__item *ret)
 {
     if (row->head.revision > revision)
-        return item_before(view, ns, key, revision, row->head.revision, ret);
+        return zp__item_before(view, ns, key, revision, row->head.revision,
+                               ret);
     if (row->head.flags & ZP__ROW_DELETED)
         return ZP_ENOKEY;
-    return fill_item(view, row, ret);
+    return zp__cur_item(view, row, ret);
 }
 
 int
@@ -262,7 +146,7 @@ zp__view_get(zp__view *view, const char *ns, const char *key, uint64_t revision,
     int rc;
 
     if (revision != ZP__NEWEST) {
-        rc = check_revision(view, revision);
+        rc = zp__view_check(view, revision);
         if (rc != 0)
             return rc;
     }
@@ -289,7 +173,7 @@ zp__view_next(zp__view *view, const char *ns, const char *after,
 {
     char key[ZP__KEY_MAX + 1];
     zp__cur_row row;
-    int rc = revision == ZP__NEWEST ? 0 : check_revision(view, revision);
+    int rc = revision == ZP__NEWEST ? 0 : zp__view_check(view, revision);
 
     if (rc == 0)
         rc = get_cursor(view);
