@@ -87,13 +87,13 @@ zp_atomic(zp_state *state, zp_atomic_fn *fn, void *user)
         return zp__state_done(state, rc);
     zp_ctx *ctx = state->ctx;
     uint64_t token = ctx->token;
-    double called = zp__ctx_call(ctx); /* it may free handle and context */
+    zp__ctx_pin(ctx); /* it may free handle and context */
     rc = state->kind == ZP__TXN ? run_nested(state, fn, user)
                                 : run_outer(state, fn, user);
     if (token != zp__token())
         return rc;
     zp__ctx_done(ctx, rc);
-    zp__ctx_leave(ctx, called, 0);
+    zp__ctx_unpin(ctx);
     return rc;
 }
 

@@ -50,6 +50,7 @@ struct zp_ctx {
     double grace;
     double longest_callback;
     uint64_t events;
+    double waited; /* seconds in nested runs, so far */
     struct zp__child *child; /* in a spawned child: what zp_return() keeps */
     int error_code;          /* what `error` is about */
     char ns[ZP__NS_MAX + 1];
@@ -67,9 +68,14 @@ int zp__ctx_check(const zp_ctx *ctx);
  * may be NULL; returns RC. */
 int zp__ctx_done(const zp_ctx *ctx, int rc);
 
-/* Around each callback of CTX: bumps depth and takes the time; leave frees a
- * dying context at depth 0 (returns true: it is gone) and hands a negative RC
- * of the callback to zp__loop_stop(). */
+/* Around each function of the application's that may free CTX: unpin frees a
+ * dying context at depth 0 (returns true: it is gone). */
+void zp__ctx_pin(zp_ctx *ctx);
+bool zp__ctx_unpin(zp_ctx *ctx);
+
+/* Around each callback of CTX, which is one of these: takes the time, without
+ * that of the nested runs in it; leave hands a negative RC of the callback to
+ * zp__loop_stop(). */
 double zp__ctx_call(zp_ctx *ctx);
 bool zp__ctx_leave(zp_ctx *ctx, double called, int rc);
 

@@ -93,27 +93,46 @@ zp_ctx_error(const zp_ctx *ctx)
 
 /* ----------------------------------------------------------- callbacks -- */
 
-double
-zp__ctx_call(zp_ctx *ctx)
+void
+zp__ctx_pin(zp_ctx *ctx)
 {
     ctx->depth++;
-    return zp__now();
 }
 
 bool
-zp__ctx_leave(zp_ctx *ctx, double called, int rc)
+zp__ctx_unpin(zp_ctx *ctx)
 {
-    double took = zp__now() - called;
-
-    if (took > ctx->longest_callback)
-        ctx->longest_callback = took;
-    if (rc < 0)
-        zp__loop_stop(ctx->loop, rc);
     ctx->depth--;
     if (ctx->depth || !ctx->dying || ctx->leaving)
         return false;
     zp__ctx_destroy(ctx);
     return true;
+}
+
+/* A clock that stands still in nested runs: they hold nobody up. */
+static double
+busy_time(const zp_ctx *ctx)
+{
+    return zp__now() - ctx->waited;
+}
+
+double
+zp__ctx_call(zp_ctx *ctx)
+{
+    zp__ctx_pin(ctx);
+    return busy_time(ctx);
+}
+
+bool
+zp__ctx_leave(zp_ctx *ctx, double called, int rc)
+{
+    double took = busy_time(ctx) - called;
+
+    if (took > ctx->longest_callback)
+        ctx->longest_callback = took;
+    if (rc < 0)
+        zp__loop_stop(ctx->loop, rc);
+    return zp__ctx_unpin(ctx);
 }
 
 /* --------------------------------------------------------------- waits -- */
@@ -170,6 +189,7 @@ zp__ctx_wait(zp_ctx *ctx, const bool *done, double timeout, bool *ret_gone)
 {
     struct zp__wait wait = {ctx->waits, false};
     uint64_t token = ctx->token;
+    double began;
     int rc;
 
     *ret_gone = false;
@@ -179,6 +199,7 @@ zp__ctx_wait(zp_ctx *ctx, const bool *done, double timeout, bool *ret_gone)
     rc = start_tick(ctx);
     if (rc < 0)
         return rc;
+    began = busy_time(ctx);
     ctx->waits = &wait;
     if (ctx->feed_waiting)
         ctx->feed_waiting(ctx);
@@ -191,6 +212,7 @@ zp__ctx_wait(zp_ctx *ctx, const bool *done, double timeout, bool *ret_gone)
         *ret_gone = true;
         return zp__fail(ZP_ECLOSED, "the context was freed meanwhile");
     }
+    ctx->waited = zp__now() - began;
     leave_wait(ctx, &wait);
     return rc;
 }
