@@ -24,9 +24,8 @@ struct zp_iter {
 
 /* ---- iteration ---- */
 
-/* Read STATE as it is now, by itself: a live one through a view of its own. */
-static int
-open_reading(zp_state *state, zp_state *ret)
+int
+zp__reading_open(zp_state *state, zp_state *ret)
 {
     int rc;
 
@@ -57,8 +56,8 @@ share_reading(const zp_state *state, const zp_state *reading, zp_state *ret)
     ret->owns_view = false;
 }
 
-static void
-close_reading(zp_state *reading)
+void
+zp__reading_close(zp_state *reading)
 {
     if (reading->owns_view)
         zp__view_free(reading->view);
@@ -77,7 +76,7 @@ zp_iter_new(zp_state *state, zp_iter **ret_iter)
     iter = calloc(1, sizeof *iter);
     if (iter == NULL)
         return zp__state_done(state, zp__fail(-ENOMEM, "iterating"));
-    rc = open_reading(state, &iter->state);
+    rc = zp__reading_open(state, &iter->state);
     if (rc != 0) {
         free(iter);
         return zp__state_done(state, rc);
@@ -93,7 +92,7 @@ zp_iter_free(zp_iter *iter)
 {
     if (iter == NULL || iter->state.token != zp__token())
         return NULL;
-    close_reading(&iter->state);
+    zp__reading_close(&iter->state);
     zp_value_free(iter->value);
     free(iter);
     return NULL;
@@ -222,18 +221,18 @@ zp_equal(zp_state *a, zp_state *b)
         return zp__state_done(a, rc);
     rc = zp__state_enter(b, NULL, false);
     if (rc == 0)
-        rc = open_reading(a, &one);
+        rc = zp__reading_open(a, &one);
     if (rc != 0)
         return zp__state_done(a, rc);
     if (one.owns_view && b->kind == ZP__LIVE && a->ctx->store == b->ctx->store)
         share_reading(b, &one, &two);
     else
-        rc = open_reading(b, &two);
+        rc = zp__reading_open(b, &two);
     if (rc == 0) {
         rc = compare(&one, &two);
-        close_reading(&two);
+        zp__reading_close(&two);
     }
-    close_reading(&one);
+    zp__reading_close(&one);
     return zp__state_done(a, rc);
 }
 
@@ -357,7 +356,7 @@ delete_others(zp__txn *txn, const char *ns, zp_state *from)
 static int
 open_source(zp_state *other, zp_state *ret)
 {
-    int rc = open_reading(other, ret);
+    int rc = zp__reading_open(other, ret);
 
     if (rc == 0 && ret->kind == ZP__TXN)
         ret->depth = zp__txn_depth(ret->txn);
@@ -383,7 +382,7 @@ take_over(zp_state *state, zp_state *other, bool replace)
             rc = delete_others(txn, state->ns, &from);
         if (rc == 0)
             rc = copy_all(txn, state->ns, &from);
-        close_reading(&from);
+        zp__reading_close(&from);
     }
     return zp__state_done(state, zp__write_end_many(state, txn, rc));
 }

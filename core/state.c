@@ -257,6 +257,27 @@ zp_revision(zp_state *state, uint64_t *ret_revision)
     } else {
         rc = zp__read_begin(state);
         if (rc == 0) {
+int
+zp_retained(zp_state *snapshot)
+{
+    uint64_t head, tail;
+    int rc = zp__state_enter(snapshot, NULL, false);
+
+    if (rc == 0 && snapshot->kind != ZP__SNAPSHOT)
+        rc = zp__fail(-EINVAL, "not a snapshot, but %s",
+                      snapshot->kind == ZP__TXN ? "in an atomic operation"
+                                                : "a live state");
+    if (rc == 0)
+        rc = zp__view_begin(snapshot->ctx->view);
+    if (rc != 0)
+        return zp__state_done(snapshot, rc);
+    rc = zp__view_range(snapshot->ctx->view, &head, &tail);
+    zp__view_end(snapshot->ctx->view);
+    if (rc == 0)
+        rc = snapshot->revision + 1 >= tail;
+    return zp__state_done(snapshot, rc);
+}
+
             rc = zp__view_range(state->view, ret_revision, &tail);
             zp__read_end(state);
         }

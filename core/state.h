@@ -54,6 +54,11 @@ int zp__need_image(const char *key, const zp__item *item);
 
 /* Writing, whatever the kind: a txn begun (live) or the one it is in, and its
  * end: commit if RC >= 0. Returns RC or the commit's error. */
+/* Make RET, to be embedded, read STATE as it is now, by itself, for as long as
+ * one likes: a live one through a view of its own. */
+int zp__reading_open(zp_state *state, zp_state *ret);
+void zp__reading_close(zp_state *reading);
+
 int zp__write_begin(zp_state *state, zp__txn **ret, size_t need, bool deletes);
 int zp__write_end(zp_state *state, zp__txn *txn, int rc);
 
