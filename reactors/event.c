@@ -171,6 +171,39 @@ zp_state *
 zp_event_before(const zp_event *event)
 {
     if (enter(event) < 0 || event->kind != ZP_CHANGED)
+static int
+value_in(const zp_state *snapshot, const char *key, bool absent,
+         zp_value **ret_value)
+{
+    *ret_value = NULL;
+    return absent ? 0 : zp_get_value((zp_state *)snapshot, key, ret_value);
+}
+
+int
+zp_event_values(const zp_event *event, zp_value **ret_before,
+                zp_value **ret_after, size_t i)
+{
+    zp_value *before = NULL, *after = NULL;
+    zp_change change;
+    int rc = zp_event_change(event, &change, i);
+
+    if (rc == 0 && ret_before)
+        rc = value_in(&event->before, change.key, change.flags & ZP_CREATED,
+                      &before);
+    if (rc == 0 && ret_after)
+        rc = value_in(&event->snapshot, change.key, change.flags & ZP_DELETED,
+                      &after);
+    if (rc < 0) {
+        zp_value_free(before);
+        return rc;
+    }
+    if (ret_before)
+        *ret_before = before;
+    if (ret_after)
+        *ret_after = after;
+    return 0;
+}
+
         return NULL;
     return (zp_state *)&event->before;
 }
