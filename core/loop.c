@@ -1,5 +1,6 @@
 /*
- * loop.c - libev with ZeroMQ in it. (Runs inside of runs are loop_run.c.)
+ * loop.c - libev with ZeroMQ in it. (Runs inside of runs are loop_run.c; what
+ * other loops poll is loop_foreign.c.)
  *
  * Counting. libev runs while its count of active watchers is above zero. Ours
  * must not count, or an application's ev_run() and our own zp_run() would
@@ -36,19 +37,6 @@
 #include "core/zmq_call.h"
 
 #define REPEAT 1e9 /* seconds: never */
-
-struct zp__handle {
-    zp__loop *loop;
-    zp__handle *next, *prev;
-    zp__loop_fn *fn;
-    void *user;
-    void *socket;       /* zmq's */
-    int lent;           /* references taken from the loop's count */
-    ev_io io;           /* of a descriptor, of a socket */
-    ev_prepare prepare; /* of a socket */
-    ev_idle idle;       /* of a socket, of a kick */
-    ev_timer timer;
-};
 
 /* ------------------------------------------------------------ libev's -- */
 
@@ -137,6 +125,7 @@ zp__loop_new(zp__loop **ret, struct ev_loop *ev)
     if (!loop)
         return zp__fail(-ENOMEM, "no memory for an event loop");
     loop->token = zp__token();
+    loop->poll_fd = -1;
     loop->ev = ev;
     loop->foreign = ev != NULL;
     if (!ev) {
@@ -163,6 +152,7 @@ zp__loop_free(zp__loop *loop)
 {
     if (!loop)
         return NULL;
+    zp__poll_end(loop);
     while (loop->handles)
         zp__handle_free(loop->handles);
     while (loop->held)
@@ -222,6 +212,7 @@ handle_new(zp__loop *loop, zp__handle **ret, zp__loop_fn *fn, void *user)
     if (!handle)
         return zp__fail(-ENOMEM, "no memory for a watcher");
     handle->loop = loop;
+    handle->fd = -1;
     handle->fn = fn;
     handle->user = user;
     handle->next = loop->handles;
@@ -240,6 +231,7 @@ zp__handle_free(zp__handle *handle)
     if (!handle)
         return NULL;
     ev = handle->loop->ev;
+    zp__poll_remove(handle);
     while (handle->lent)
         give_back(handle);
     ev_io_stop(ev, &handle->io); /* nothing if it is not started */
@@ -255,6 +247,26 @@ zp__handle_free(zp__handle *handle)
         handle->loop->handles = handle->next;
     free(handle);
     return NULL;
+}
+
+/* One with a descriptor, which other loops are to see, too. */
+static int
+fd_handle_new(zp__loop *loop, zp__handle **ret, int fd, zp__loop_fn *fn,
+              void *user)
+{
+    zp__handle *handle = NULL;
+    int rc = handle_new(loop, &handle, fn, user);
+
+    if (rc < 0)
+        return rc;
+    rc = zp__poll_add(loop, fd);
+    if (rc < 0) {
+        zp__handle_free(handle);
+        return rc;
+    }
+    handle->fd = fd;
+    *ret = handle;
+    return 0;
 }
 
 /* libev has stopped a watcher whose descriptor is bad (EV_ERROR): its
@@ -283,7 +295,7 @@ zp__loop_fd(zp__loop *loop, zp__handle **ret, int fd, zp__loop_fn *fn,
             void *user)
 {
     zp__handle *handle = NULL;
-    int rc = handle_new(loop, &handle, fn, user);
+    int rc = fd_handle_new(loop, &handle, fd, fn, user);
 
     if (rc < 0)
         return rc;
@@ -373,8 +385,8 @@ zp__kick(zp__handle *handle)
 
 /* ------------------------------------------------------------- sockets -- */
 
-static bool
-socket_ready(const zp__handle *handle)
+bool
+zp__socket_ready(const zp__handle *handle)
 {
     int events;
 
@@ -388,7 +400,7 @@ static void
 on_socket_prepare(struct ev_loop *ev, ev_prepare *prepare, int events)
 {
     zp__handle *handle = prepare->data;
-    bool ready = socket_ready(handle);
+    bool ready = zp__socket_ready(handle);
 
     (void)events;
     if (ready && !ev_is_active(&handle->idle)) {
@@ -405,7 +417,7 @@ on_socket_prepare(struct ev_loop *ev, ev_prepare *prepare, int events)
 static void
 on_socket(zp__handle *handle)
 {
-    if (socket_ready(handle))
+    if (zp__socket_ready(handle))
         handle->fn(handle->user);
 }
 
@@ -426,11 +438,11 @@ on_socket_idle(struct ev_loop *ev, ev_idle *idle, int events)
 }
 
 static void
-start_socket(zp__handle *handle, int fd)
+start_socket(zp__handle *handle)
 {
     struct ev_loop *ev = handle->loop->ev;
 
-    ev_io_init(&handle->io, on_socket_io, fd, EV_READ);
+    ev_io_init(&handle->io, on_socket_io, handle->fd, EV_READ);
     ev_prepare_init(&handle->prepare, on_socket_prepare);
     ev_idle_init(&handle->idle, on_socket_idle);
     ev_set_priority(&handle->idle, EV_MAXPRI);
@@ -451,11 +463,11 @@ zp__loop_zmq(zp__loop *loop, zp__handle **ret, void *socket, zp__loop_fn *fn,
     fd = zp__zmq_get(socket, ZMQ_FD);
     if (fd < 0)
         return zp__fail_errno(-fd, "cannot watch a zmq socket");
-    rc = handle_new(loop, &handle, fn, user);
+    rc = fd_handle_new(loop, &handle, fd, fn, user);
     if (rc < 0)
         return rc;
     handle->socket = socket;
-    start_socket(handle, fd);
+    start_socket(handle);
     *ret = handle;
     return 0;
 }

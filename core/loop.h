@@ -43,6 +43,14 @@ void zp__kick(zp__handle *kick);
 
 zp__handle *zp__handle_free(zp__handle *handle);
 
+/* For a loop that is not libev's: a descriptor that is readable while one of
+ * the handles' is (made by the first call, then the same; the loop's), and
+ * after how many seconds there is something to do nevertheless (0: now;
+ * negative: never). What a run with TIMEOUT 0 then does. -EMFILE, -ENFILE,
+ * -ENOMEM, -ENOSPC. */
+int zp__loop_poll_fd(zp__loop *loop);
+double zp__loop_poll_timeout(zp__loop *loop);
+
 /* One more, one less reason for zp_run() to go on. */
 void zp__loop_hold(zp__loop *loop);
 void zp__loop_release(zp__loop *loop);
@@ -50,9 +58,10 @@ void zp__loop_release(zp__loop *loop);
 /* Run the loop, nested or not, until *DONE (may be NULL), TIMEOUT (0: one look
  * at what is ready), zp__loop_break() or zp__loop_stop() for this run, or -
  * when DONE is NULL - nothing is left to wait for. Returns 0, -ETIMEDOUT,
- * ZP_EBREAK (0 when DONE is NULL), or the code of zp__loop_stop(). An outer
- * run cannot return before an inner one. In a child that a callback forked:
- * ZP_EFORK; the loop and its context are the parent's. */
+ * ZP_EBREAK (0 when DONE is NULL), or the code of zp__loop_stop(). With DONE
+ * NULL one look is no failure, but 0. An outer run cannot return before an
+ * inner one. In a child that a callback forked: ZP_EFORK; the loop and its
+ * context are the parent's. */
 int zp__loop_run(zp__loop *loop, const bool *done, double timeout);
 
 /* End the innermost run: as a break (-EINVAL: none runs), or with a negative

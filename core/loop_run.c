@@ -68,6 +68,7 @@ enter_run(zp__loop *loop, struct zp__frame *frame, const bool *done,
 
     frame->outer = loop->top;
     frame->done = done;
+    frame->once = timeout == 0;
     frame->deadline = forever ? -1 : zp__now() + timeout;
     frame->broken = false;
     frame->stopped = false;
@@ -113,7 +114,7 @@ run_ended(const zp__loop *loop, const struct zp__frame *frame, int active,
         *ret_rc = 0;
     else if (frame->broken)
         *ret_rc = frame->done ? ZP_EBREAK : 0;
-    else if (!frame->done && active <= 0)
+    else if (!frame->done && (active <= 0 || frame->once))
         *ret_rc = 0;
     else if (frame->deadline >= 0 && zp__now() >= frame->deadline)
         *ret_rc = -ETIMEDOUT;
@@ -135,7 +136,7 @@ zp__loop_run(zp__loop *loop, const bool *done, double timeout)
         return zp__fail(-ELOOP, "%u waits inside of each other", loop->depth);
     enter_run(loop, &frame, done, timeout);
     do
-        active = ev_run(loop->ev, timeout == 0 ? EVRUN_NOWAIT : EVRUN_ONCE);
+        active = ev_run(loop->ev, frame.once ? EVRUN_NOWAIT : EVRUN_ONCE);
     while (!(forked = zp__loop_forked(loop)) &&
            !run_ended(loop, &frame, active, &rc));
     leave_run(loop, &frame); /* in a forked child, too: memory alone */
