@@ -49,8 +49,8 @@ struct zp_ctx {
     double start_timeout;
     double grace;
     double longest_callback;
-    uint64_t events;
     double waited; /* seconds in nested runs, so far */
+    uint64_t events;
     struct zp__child *child; /* in a spawned child: what zp_return() keeps */
     int error_code;          /* what `error` is about */
     char ns[ZP__NS_MAX + 1];

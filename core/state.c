@@ -241,23 +241,6 @@ zp_snapshot(zp_state *state, zp_state **ret_snapshot)
 }
 
 int
-zp_revision(zp_state *state, uint64_t *ret_revision)
-{
-    uint64_t tail;
-    int rc = zp__state_enter(state, NULL, false);
-
-    if (rc == 0 && ret_revision == NULL)
-        rc = zp__fail(-EINVAL, "ret_revision is NULL");
-    if (rc != 0)
-        return zp__state_done(state, rc);
-    if (state->kind == ZP__SNAPSHOT) {
-        *ret_revision = state->revision;
-    } else if (state->kind == ZP__TXN) {
-        *ret_revision = zp__txn_revision(state->txn);
-    } else {
-        rc = zp__read_begin(state);
-        if (rc == 0) {
-int
 zp_retained(zp_state *snapshot)
 {
     uint64_t head, tail;
@@ -278,6 +261,23 @@ zp_retained(zp_state *snapshot)
     return zp__state_done(snapshot, rc);
 }
 
+int
+zp_revision(zp_state *state, uint64_t *ret_revision)
+{
+    uint64_t tail;
+    int rc = zp__state_enter(state, NULL, false);
+
+    if (rc == 0 && ret_revision == NULL)
+        rc = zp__fail(-EINVAL, "ret_revision is NULL");
+    if (rc != 0)
+        return zp__state_done(state, rc);
+    if (state->kind == ZP__SNAPSHOT) {
+        *ret_revision = state->revision;
+    } else if (state->kind == ZP__TXN) {
+        *ret_revision = zp__txn_revision(state->txn);
+    } else {
+        rc = zp__read_begin(state);
+        if (rc == 0) {
             rc = zp__view_range(state->view, ret_revision, &tail);
             zp__read_end(state);
         }

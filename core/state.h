@@ -49,16 +49,16 @@ int zp__read_get(zp_state *state, const char *key, zp__item *ret);
 int zp__read_next(zp_state *state, const char *after, char *ret_key,
                   zp__item *ret);
 
-/* Has KEY's ITEM an image? Else it was too large to be kept: ZP_EGONE. */
-int zp__need_image(const char *key, const zp__item *item);
-
-/* Writing, whatever the kind: a txn begun (live) or the one it is in, and its
- * end: commit if RC >= 0. Returns RC or the commit's error. */
 /* Make RET, to be embedded, read STATE as it is now, by itself, for as long as
  * one likes: a live one through a view of its own. */
 int zp__reading_open(zp_state *state, zp_state *ret);
 void zp__reading_close(zp_state *reading);
 
+/* Has KEY's ITEM an image? Else it was too large to be kept: ZP_EGONE. */
+int zp__need_image(const char *key, const zp__item *item);
+
+/* Writing, whatever the kind: a txn begun (live) or the one it is in, and its
+ * end: commit if RC >= 0. Returns RC or the commit's error. */
 int zp__write_begin(zp_state *state, zp__txn **ret, size_t need, bool deletes);
 int zp__write_end(zp_state *state, zp__txn *txn, int rc);
 

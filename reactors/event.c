@@ -161,16 +161,6 @@ zp_event_change(const zp_event *event, zp_change *ret_change, size_t i)
 }
 
 /* The handles are read through by functions that change them: not const. */
-zp_state *
-zp_event_snapshot(const zp_event *event)
-{
-    return enter(event) < 0 ? NULL : (zp_state *)&event->snapshot;
-}
-
-zp_state *
-zp_event_before(const zp_event *event)
-{
-    if (enter(event) < 0 || event->kind != ZP_CHANGED)
 static int
 value_in(const zp_state *snapshot, const char *key, bool absent,
          zp_value **ret_value)
@@ -204,6 +194,16 @@ zp_event_values(const zp_event *event, zp_value **ret_before,
     return 0;
 }
 
+zp_state *
+zp_event_snapshot(const zp_event *event)
+{
+    return enter(event) < 0 ? NULL : (zp_state *)&event->snapshot;
+}
+
+zp_state *
+zp_event_before(const zp_event *event)
+{
+    if (enter(event) < 0 || event->kind != ZP_CHANGED)
         return NULL;
     return (zp_state *)&event->before;
 }
