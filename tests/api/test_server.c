@@ -545,6 +545,28 @@ test_by_hand(void **state)
     }
 }
 
+/* Under nohup it does not end with its terminal. */
+static void
+test_by_hand_nohup(void **state)
+{
+    const char *const argv[] = {program(), "--name", "desk", NULL};
+    by_hand server;
+    zp_ctx *ctx;
+
+    (void)state;
+    signal(SIGHUP, SIG_IGN);
+    start_by_hand(&server, argv);
+    signal(SIGHUP, SIG_DFL);
+    ctx = attach("desk");
+    kill(server.pid, SIGHUP);
+    for (int i = 0; i < 3; i++) /* the first may overtake the signal */
+        assert_int_equal(server_of(ctx), server.pid);
+    zp_ctx_free(ctx);
+    kill(server.pid, SIGTERM);
+    assert_int_equal(zp_test_wait(server.pid, 5), 0);
+    assert_int_equal(zp_test_entries(zp_test_run_dir()), 0);
+}
+
 /* Killed by hand: who is attached is told, the next one has the name. */
 static void
 test_by_hand_killed(void **state)
@@ -699,19 +721,13 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        ZP_TEST(test_detached),
-        ZP_TEST(test_odd_application),
-        ZP_TEST(test_bad_programs),
-        ZP_TEST(test_killed),
-        ZP_TEST(test_few_descriptors),
-        ZP_TEST(test_herd),
-        ZP_TEST(test_refused_twice),
-        ZP_TEST(test_no_orphans),
-        ZP_TEST(test_by_hand),
-        ZP_TEST(test_by_hand_killed),
-        ZP_TEST(test_by_hand_durable),
-        ZP_TEST(test_wrong_usage),
-        ZP_TEST(test_nobody_reads_the_address),
+        ZP_TEST(test_detached),        ZP_TEST(test_odd_application),
+        ZP_TEST(test_bad_programs),    ZP_TEST(test_killed),
+        ZP_TEST(test_few_descriptors), ZP_TEST(test_herd),
+        ZP_TEST(test_refused_twice),   ZP_TEST(test_no_orphans),
+        ZP_TEST(test_by_hand),         ZP_TEST(test_by_hand_nohup),
+        ZP_TEST(test_by_hand_killed),  ZP_TEST(test_by_hand_durable),
+        ZP_TEST(test_wrong_usage),     ZP_TEST(test_nobody_reads_the_address),
         ZP_TEST(test_bad_arguments),
     };
 

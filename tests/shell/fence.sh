@@ -6,9 +6,13 @@
 bad=$top_builddir/tests/support/bad_manners
 run=$top_srcdir/tests/shell/run-test
 
-bash "$run" "$bad" >"$work/out" 2>"$work/err"
+# as under nohup, in the background
+(
+    trap '' HUP INT PIPE
+    exec bash "$run" "$bad" >"$work/out" 2>"$work/err"
+)
 check_fails "a failing program says so" test $? = 0
-same "what is good and what is not" "1..12
+same "what is good and what is not" "1..13
 ok good
 not ok fails
 ok # SKIP skipped
@@ -20,6 +24,7 @@ not ok leaves_descriptor
 not ok leaves_daemon
 not ok waits_too_long
 not ok no_sign
+ok ends_at_signals
 ok good" "$(sed -nE '/^(1\.\.|ok|not ok)/ {
         s/ok [0-9]+ (- )?/ok /; s/ (Could not|- ).*//; p }' "$work/out")"
 for name in /left 'open: .*/dev/null' 'still runs: process'; do

@@ -50,6 +50,29 @@ child_fails(void **state)
                      -SIGABRT);
 }
 
+static int
+hangs(void *user)
+{
+    (void)user;
+    for (;;)
+        pause();
+    return 0;
+}
+
+/* Whatever the one ignores and blocks who runs us: see fence.sh. */
+static void
+ends_at_signals(void **state)
+{
+    static const int usual[] = {SIGHUP, SIGINT, SIGPIPE, SIGTERM};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof usual / sizeof *usual; i++) {
+        pid_t pid = zp_test_fork(hangs, NULL);
+        kill(pid, usual[i]);
+        assert_int_equal(zp_test_wait(pid, 5), -usual[i]);
+    }
+}
+
 static void
 prints_else(void **state)
 {
@@ -100,15 +123,6 @@ leaves_daemon(void **state)
     assert_int_equal(zp_test_wait(zp_test_fork(detaches, NULL), 5), 0);
 }
 
-static int
-hangs(void *user)
-{
-    (void)user;
-    for (;;)
-        pause();
-    return 0;
-}
-
 static void
 waits_too_long(void **state)
 {
@@ -145,7 +159,8 @@ main(int argc, char **argv)
         ZP_TEST(prints_else),   ZP_TEST(exits_badly),
         ZP_TEST(leaves_file),   ZP_TEST(leaves_descriptor),
         ZP_TEST(leaves_daemon), ZP_TEST(waits_too_long),
-        ZP_TEST(no_sign),       ZP_TEST(good),
+        ZP_TEST(no_sign),       ZP_TEST(ends_at_signals),
+        ZP_TEST(good),
     };
     const struct CMUnitTest forever[] = {ZP_TEST(never_ends)};
 

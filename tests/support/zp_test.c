@@ -729,12 +729,28 @@ before_fork(void)
         usleep(200);
 }
 
+/* Whoever starts us may ignore or block signals (nohup, a background job), and
+ * programs that we start would inherit that: begin as from a terminal. */
+static void
+usual_signals(void)
+{
+    struct sigaction action;
+    sigset_t none;
+
+    for (int sig = 1; sig < NSIG; sig++)
+        if (sigaction(sig, NULL, &action) == 0 && action.sa_handler == SIG_IGN)
+            signal(sig, SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
 int
 zp_test_main(const char *name, const struct CMUnitTest *tests, size_t n,
              unsigned seconds)
 {
     fence.seconds = seconds;
     fence.pid = getpid();
+    usual_signals();
     setvbuf(stdout, NULL, _IOLBF, 0);
     cmocka_set_message_output(CM_OUTPUT_TAP);
     prctl(PR_SET_CHILD_SUBREAPER, 1);

@@ -64,7 +64,8 @@ int zp_test_setup(void **state);
 int zp_test_teardown(void **state);
 
 /* Run N tests as the group NAME, each within SECONDS (more under valgrind and
- * sanitizers: times $ZP_TEST_SLOW). For main() to return. */
+ * sanitizers: times $ZP_TEST_SLOW), with no signal ignored or blocked, whoever
+ * started us. For main() to return. */
 int zp_test_main(const char *name, const struct CMUnitTest *tests, size_t n,
                  unsigned seconds);
 
