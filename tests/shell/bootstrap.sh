@@ -75,7 +75,7 @@ check_fails "services may start again" test -e "$m/root/usr/sbin/policy-rc.d"
 
 # Where all is there, nothing is installed, and little is done.
 machine full
-printf '%s\n' $everything libcmocka-dev >"$m/packages"
+printf '%s\n' $everything libcmocka-dev libglib2.0-dev >"$m/packages"
 for p in cc g++ automake libtoolize pkg-config spin mandoc; do fake $p ''; done
 check "a machine with everything" bootstrap check
 check_fails "installs nothing" grep apt-get "$m/log"
@@ -92,6 +92,18 @@ check "one is missing" bootstrap check
 same "that one is installed" "install -y --no-install-recommends libcmocka-dev" \
     "$(installs | tail -n 1)"
 check "and configure looks again" grep -q configure "$m/log"
+
+# What one example needs is no reason to stop.
+sed -i '/libglib/d' "$m/packages"
+check "GLib is missing" bootstrap check
+same "it is installed" "install -y --no-install-recommends libglib2.0-dev" \
+    "$(installs)"
+check "and configure looks again" grep -q configure "$m/log"
+sed -i '/libglib/d' "$m/packages"
+FAKE_UID=1000 check "where it cannot be" bootstrap check
+check "that is said" grep -q 'going on without libglib2.0-dev' "$m/out"
+same "and the rest is done" "make -j2 make -j2 check TESTS= \
+make --no-print-directory -j2 check" "$(echo $(cat "$m/log"))"
 
 # A list that is out of date.
 sed -i '/liblmdb/d' "$m/packages"

@@ -59,6 +59,18 @@ parent: bye!
 status 0"
 prints atomicity "$(seq 10)
 status 0"
+# The same game on three loops (own_loop is in docs_examples.sh).
+pongs="pong 1
+pong 2
+pong 3
+status 0"
+prints poll_loop "$pongs"
+if [ -x "$bin/glib_loop" ]; then
+    prints glib_loop "$pongs"
+else
+    skip glib_loop "GLib is not installed"
+fi
+
 check cookie_eater feasts cookie_eater 5 5 0
 check cookie_eater_extreme feasts cookie_eater_extreme 5 500 -495
 
