@@ -44,6 +44,7 @@ struct zp_ctx {
     bool leaving;   /* zp_ctx_free() is at work */
     bool dying;     /* zp_ctx_free() inside a callback, or past waiting */
     unsigned depth; /* callbacks of this context on the stack */
+    unsigned holds; /* waits on the stack that hold callbacks back */
     unsigned flags;
     double lock_timeout;
     double start_timeout;

@@ -70,6 +70,23 @@ zp__state_embed(zp_state *state, zp_ctx *ctx, zp__view *view, const char *ns,
 }
 
 int
+zp__state_adopt(zp_state **ret, zp_ctx *ctx, zp__view *view, const char *ns,
+                uint64_t revision)
+{
+    zp_state *snapshot = NULL;
+    int rc = make_state(&snapshot, ctx, ZP__SNAPSHOT, ns);
+
+    if (rc != 0)
+        return rc;
+    snapshot->view = view;
+    snapshot->owns_view = true;
+    snapshot->revision = revision;
+    link_state(snapshot);
+    *ret = snapshot;
+    return 0;
+}
+
+int
 zp__state_new(zp_state **ret, zp_ctx *ctx, const char *ns)
 {
     zp_state *state = NULL;

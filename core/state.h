@@ -34,6 +34,11 @@ struct zp_state {
 void zp__state_embed(zp_state *state, zp_ctx *ctx, zp__view *view,
                      const char *ns, uint64_t revision);
 
+/* A snapshot of NS at REVISION, to be freed like any other, that takes VIEW,
+ * which has been begun. */
+int zp__state_adopt(zp_state **ret, zp_ctx *ctx, zp__view *view, const char *ns,
+                    uint64_t revision);
+
 /* A handle of CTX on namespace NS, live. */
 int zp__state_new(zp_state **ret, zp_ctx *ctx, const char *ns);
 

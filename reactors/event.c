@@ -34,18 +34,28 @@ zp__event_row(zp_event *event, zp_ctx *ctx, zp__view *view, const char *ns,
 }
 
 void
-zp__event_overrun(zp_event *event, zp_ctx *ctx, zp__view *view, const char *ns,
-                  uint64_t head, uint64_t first, uint64_t last)
+zp__event_plain(zp_event *event, zp_ctx *ctx, zp__view *view, const char *ns,
+                enum zp_event_kind kind, uint64_t revision)
 {
     struct timespec now;
 
-    begin(event, ctx, ZP_OVERRUN, head);
+    begin(event, ctx, kind, revision);
     clock_gettime(CLOCK_REALTIME, &now);
     event->writer = 0;
     event->time_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-    event->first = first;
-    event->last = last;
-    zp__state_embed(&event->snapshot, ctx, view, ns, head);
+    event->first = event->last = 0;
+    zp__state_embed(&event->snapshot, ctx, view, ns, revision);
+}
+
+void
+zp__event_move(zp_event *to, zp_event *from, zp__view *view)
+{
+    zp_event moved = *from;
+
+    *from = *to;
+    *to = moved;
+    to->snapshot.view = view;
+    to->before.view = view;
 }
 
 /* Room for MORE of SIZE bytes each, in steps that double. */

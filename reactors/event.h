@@ -25,12 +25,17 @@ struct zp_event {
     zp_state snapshot, before;
 };
 
-/* Begin an event of a row, or an overrun as of HEAD; read through VIEW. */
+/* Begin an event of a row, or one of another KIND (an overrun's lost range is
+ * the caller's to fill in) as of REVISION; read through VIEW. */
 void zp__event_row(zp_event *event, zp_ctx *ctx, zp__view *view, const char *ns,
                    const zp__row *row);
-void zp__event_overrun(zp_event *event, zp_ctx *ctx, zp__view *view,
-                       const char *ns, uint64_t head, uint64_t first,
-                       uint64_t last);
+void zp__event_plain(zp_event *event, zp_ctx *ctx, zp__view *view,
+                     const char *ns, enum zp_event_kind kind,
+                     uint64_t revision);
+
+/* Move FROM to TO (whose memory FROM gets), to be read through VIEW, which has
+ * been begun; from then on TO is good as long as that is not ended. */
+void zp__event_move(zp_event *to, zp_event *from, zp__view *view);
 
 /* One more change. -ENOMEM. */
 int zp__event_add(zp_event *event, const char *key, unsigned flags);

@@ -462,6 +462,7 @@ feed_init(zp__feed *feed, zp_ctx *ctx)
     feed->patience = PATIENCE;
     zp__list_init(&feed->idle);
     zp__list_init(&feed->taps);
+    zp__list_init(&feed->due);
     zp__list_init(&feed->buffered.apart);
     zp__list_init(&feed->buffered.found);
     zp__list_init(&feed->live.apart);

@@ -22,6 +22,15 @@
  * a turn costs what happened, not how many taps there are. There are two
  * readers: one of the buffered taps and one of the live ones.
  *
+ * Two things come to a tap that do not stand in the log: its first look (a
+ * condition may hold already), at its cursor and before any row; and the end of
+ * its time, behind all rows that were there by then. Until a turn has called it
+ * for these it is *due*.
+ *
+ * A tap that *fetches* (an iterator) is called only while somebody waits for
+ * its next event; else it stays where it is, apart. While the context's
+ * callbacks are held back, those are the only ones that are called.
+ *
  * Life of a tap. It holds one reference to itself while the feed lists it, and
  * a turn holds one for each time it has it in hand: so whatever a callback
  * frees stays readable until the turn has seen that it is no longer active.
@@ -81,13 +90,16 @@ struct zp__tap {
     zp__node node; /* in feed->taps, until freed */
     zp__node apart;
     zp__node found;
+    zp__node due;
     zp__feed *feed;
     zp_state *handle; /* registered through */
     zp__reader *reader;
 
     /* Called with each event (the tap has been told apart before); the result
      * is the callback's. May do anything, zp__tap_free() included. */
-    int (*call)(zp__tap *tap, const zp_event *event);
+    int (*call)(zp__tap *tap, zp_event *event);
+    void (*ended)(zp__tap *tap);   /* it is no longer active */
+    void (*freed)(zp__tap *tap);   /* let go of all that is the context's */
     void (*release)(zp__tap *tap); /* free what it is embedded in */
 
     uint64_t writer;
@@ -102,6 +114,7 @@ struct zp__tap {
     uint64_t cursor;   /* when apart */
     uint64_t found_at; /* live: the revision of the event that waits, or 0 */
     uint64_t silent;   /* what is lost up to here is no loss (ZP_OLDEST) */
+    uint64_t expires;  /* expired: the head then */
     uint64_t mark;     /* the row for which it was collected last */
     unsigned refs;
     bool active; /* can still be called */
@@ -109,6 +122,10 @@ struct zp__tap {
     bool is_apart;
     bool replays;    /* started in the past, and is not in line yet */
     bool listed;     /* in feed->taps */
+    bool looks;      /* due: its first look, at its cursor */
+    bool expired;    /* due: the end of its time */
+    bool fetches;    /* called only while it is ... */
+    bool awaited;    /* ... waited for */
     bool unattended; /* freed when it ends: nobody else does */
 };
 
@@ -139,6 +156,7 @@ struct zp__feed {
     zp__handle *kick;  /* another turn is due */
     zp__handle *again; /* after an error */
     zp__node taps;     /* all, in order of registration */
+    zp__node due;      /* those with something that is not in the log */
     zp__reader buffered, live;
     unsigned turns;   /* on the stack */
     zp__frame *spare; /* turns' memory, for as many as were nested */
@@ -187,9 +205,10 @@ int zp__tap_init(zp__tap *tap, zp_state *handle, const char *const *keys,
                  size_t n_keys, unsigned flags);
 void zp__tap_unref(zp__tap *tap);
 
-/* Register it: from now on (or from SINCE, ZP_OLDEST) it is called. It holds
- * the loop. On an error it is as before. Errors: -ERANGE, ZP_ENOSERVER. */
-int zp__tap_start(zp__tap *tap, uint64_t since);
+/* Register it: from now on (or from where OPTIONS say) it is called. It holds
+ * the loop, unless it fetches. With LOOKS it gets a first look. On an error it
+ * is as before. Errors: -ERANGE, ZP_ENOSERVER. */
+int zp__tap_start(zp__tap *tap, const zp_watch_options *options, bool looks);
 
 /* It will not be called again: unsubscribed, the loop released; freed if it is
  * unattended. Then, or at once: taken out of the feed, its reference dropped.
@@ -203,6 +222,20 @@ bool zp__tap_confirmed(const zp__tap *tap);
 /* Forget what is waiting: go on with what comes after now. */
 int zp__tap_go_live(zp__tap *tap);
 
+/* Its time is over: it is told so behind what has happened until now. */
+void zp__tap_expire(zp__tap *tap);
+
+/* One that fetches: from now on somebody waits for its next event, or not any
+ * more. (A turn is due, then.) */
+void zp__tap_await(zp__tap *tap, bool awaited);
+
+/* The newest revision at this moment. */
+int zp__feed_head(zp_ctx *ctx, uint64_t *ret_head);
+
+/* From now on only those that fetch are called; and all again. Counted. */
+void zp__feed_hold(zp_ctx *ctx);
+void zp__feed_unhold(zp_ctx *ctx);
+
 /* What it has seen the log to; put it apart with that cursor; or in line. */
 uint64_t zp__tap_cursor(const zp__tap *tap);
 void zp__tap_apart(zp__tap *tap, uint64_t cursor);
@@ -210,6 +243,9 @@ void zp__tap_in_line(zp__tap *tap);
 
 /* An event for a live tap at that revision; 0: none any more. */
 void zp__tap_found(zp__tap *tap, uint64_t revision);
+
+/* It has had its first look. */
+void zp__tap_looked(zp__tap *tap);
 
 /* Does it want this change? (Whose it is has been looked at.) */
 bool zp__tap_wants(const zp__tap *tap, const zp__log_change *change);

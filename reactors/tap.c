@@ -82,6 +82,7 @@ zp__tap_init(zp__tap *tap, zp_state *handle, const char *const *keys,
     zp__list_init(&tap->node);
     zp__list_init(&tap->apart);
     zp__list_init(&tap->found);
+    zp__list_init(&tap->due);
     tap->refs = 1;
     return 0;
 }
@@ -150,62 +151,133 @@ zp__tap_found(zp__tap *tap, uint64_t revision)
         zp__list_append(&tap->reader->found, &tap->found);
 }
 
-/* Head and tail of the log at this moment. */
+/* The log as it is at this moment. */
 static int
-log_range(zp_ctx *ctx, uint64_t *ret_head, uint64_t *ret_tail)
+begin_log(zp__view *view)
 {
-    bool begun = zp__view_begun(ctx->view);
-    int rc;
+    zp__view_end(view); /* from before: an older head will not do */
+    return zp__view_begin(view);
+}
 
-    if (begun) /* from before: an older head will not do */
-        zp__view_end(ctx->view);
-    rc = zp__view_begin(ctx->view);
+int
+zp__feed_head(zp_ctx *ctx, uint64_t *ret_head)
+{
+    uint64_t tail;
+    int rc = begin_log(ctx->view);
+
     if (rc < 0)
         return rc;
-    rc = zp__view_range(ctx->view, ret_head, ret_tail);
+    rc = zp__view_range(ctx->view, ret_head, &tail);
     zp__view_end(ctx->view);
     return rc;
 }
 
+/* Where it starts, and what the newest revision is. VIEW has been begun. */
 static int
-first_cursor(zp__tap *tap, uint64_t since, uint64_t *ret_head,
-             uint64_t *ret_cursor)
+first_cursor(zp__tap *tap, zp__view *view, const zp_watch_options *options,
+             uint64_t *ret_head)
 {
-    uint64_t head, tail;
-    int rc = log_range(tap->handle->ctx, &head, &tail);
+    uint64_t tail;
+    int rc = zp__view_range(view, ret_head, &tail);
 
     if (rc < 0)
         return rc;
-    *ret_head = *ret_cursor = head;
+    tap->cursor = *ret_head;
     tap->silent = 0;
     if (tap->flags & ZP_SINCE) {
-        if (since > head)
-            return zp__fail(
-                -ERANGE, "since revision %llu, but the newest is %llu",
-                (unsigned long long)since, (unsigned long long)head);
-        *ret_cursor = since;
+        if (options->since > *ret_head)
+            return zp__fail(-ERANGE,
+                            "since revision %llu, but the newest is %llu",
+                            (unsigned long long)options->since,
+                            (unsigned long long)*ret_head);
+        tap->cursor = options->since;
+    } else if (tap->flags & ZP_SINCE_TIME) {
+        rc = zp__view_since(view, (int64_t)(options->since_time * 1e9),
+                            &tap->cursor);
     } else if (tap->flags & ZP_OLDEST) {
-        *ret_cursor = tail ? tail - 1 : 0;
-        tap->silent = head;
+        tap->cursor = tail ? tail - 1 : 0;
+        tap->silent = *ret_head;
     }
-    return 0;
+    return rc;
 }
 
 int
 zp__tap_go_live(zp__tap *tap)
 {
-    uint64_t head, tail;
+    uint64_t head;
     int rc;
 
     if (!tap->active)
         return 0;
-    rc = log_range(tap->feed->ctx, &head, &tail);
+    rc = zp__feed_head(tap->feed->ctx, &head);
     if (rc < 0)
         return rc;
     zp__tap_found(tap, 0);
     if (head > zp__tap_cursor(tap))
         zp__tap_apart(tap, head);
     return 0;
+}
+
+/* In the list of those that are due as long as it is. */
+static void
+note_due(zp__tap *tap)
+{
+    zp__list_remove(&tap->due);
+    if (tap->looks || tap->expired)
+        zp__list_append(&tap->feed->due, &tap->due);
+}
+
+void
+zp__tap_looked(zp__tap *tap)
+{
+    tap->looks = false;
+    note_due(tap);
+}
+
+void
+zp__tap_expire(zp__tap *tap)
+{
+    if (!tap->active)
+        return;
+    if (zp__feed_head(tap->feed->ctx, &tap->expires) < 0)
+        tap->expires = 0; /* then without what it has not seen yet */
+    tap->expired = true;
+    note_due(tap);
+    zp__kick(tap->feed->kick);
+}
+
+void
+zp__tap_await(zp__tap *tap, bool awaited)
+{
+    if (!tap->active)
+        return;
+    if (tap->awaited && !awaited)
+        zp__tap_apart(tap, zp__tap_cursor(tap));
+    tap->awaited = awaited;
+    if (awaited)
+        zp__kick(tap->feed->kick);
+}
+
+/* Those that stand in line must not be moved on with it. */
+void
+zp__feed_hold(zp_ctx *ctx)
+{
+    if (ctx->holds++ || !ctx->feed)
+        return;
+    ZP__EACH(at, next, &ctx->feed->taps)
+    {
+        zp__tap *tap = ZP__OF(at, zp__tap, node);
+
+        if (tap->active && !tap->fetches)
+            zp__tap_apart(tap, zp__tap_cursor(tap));
+    }
+}
+
+void
+zp__feed_unhold(zp_ctx *ctx)
+{
+    if (--ctx->holds == 0 && ctx->feed)
+        zp__kick(ctx->feed->kick);
 }
 
 /* ----------------------------------------------------------------- life -- */
@@ -249,8 +321,9 @@ link_all(zp__tap *tap)
     return rc;
 }
 
+/* It becomes one of the feed's, apart, with the cursor that it has. */
 static void
-list(zp__tap *tap, uint64_t cursor)
+list(zp__tap *tap, uint64_t head, bool looks)
 {
     zp__feed *feed = tap->feed;
 
@@ -259,28 +332,36 @@ list(zp__tap *tap, uint64_t cursor)
     zp__list_append(&feed->taps, &tap->node);
     tap->listed = true;
     tap->active = true;
-    tap->replays = tap->flags & (ZP_SINCE | ZP_OLDEST);
+    tap->replays = tap->cursor < head;
+    tap->looks = looks;
     feed->active++;
     tap->reader->in_line++;
-    zp__tap_apart(tap, cursor);
-    zp__loop_hold(feed->ctx->loop);
+    zp__tap_apart(tap, tap->cursor);
+    note_due(tap);
+    if (!tap->fetches)
+        zp__loop_hold(feed->ctx->loop);
 }
 
 int
-zp__tap_start(zp__tap *tap, uint64_t since)
+zp__tap_start(zp__tap *tap, const zp_watch_options *options, bool looks)
 {
-    uint64_t head, cursor;
-    int rc = first_cursor(tap, since, &head, &cursor);
+    zp_ctx *ctx = tap->handle->ctx;
+    uint64_t head;
+    int rc = begin_log(ctx->view);
 
+    if (rc < 0)
+        return rc;
+    rc = first_cursor(tap, ctx->view, options, &head);
+    zp__view_end(ctx->view);
     if (rc == 0)
-        rc = zp__feed_get(&tap->feed, tap->handle->ctx);
+        rc = zp__feed_get(&tap->feed, ctx);
     if (rc == 0)
         rc = link_all(tap);
     if (rc < 0)
         return rc;
-    list(tap, cursor);
+    list(tap, head, looks);
     zp__feed_confirm(tap->feed);
-    if (cursor < head)
+    if (looks || tap->cursor < head)
         zp__kick(tap->feed->kick);
     return 0;
 }
@@ -295,10 +376,13 @@ zp__tap_end(zp__tap *tap)
     tap->active = false;
     unlink_all(tap);
     zp__tap_found(tap, 0);
+    zp__list_remove(&tap->due);
     zp__tap_in_line(tap);
     tap->reader->in_line--;
     feed->active--;
-    zp__loop_release(feed->ctx->loop);
+    if (!tap->fetches)
+        zp__loop_release(feed->ctx->loop);
+    tap->ended(tap);
     if (tap->unattended)
         zp__tap_free(tap);
 }
@@ -311,6 +395,7 @@ zp__tap_free(zp__tap *tap)
     tap->listed = false;
     zp__list_remove(&tap->node);
     zp__tap_end(tap);
+    tap->freed(tap);
     zp__tap_unref(tap);
 }
 

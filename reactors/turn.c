@@ -4,11 +4,13 @@
  *
  *     drain the socket                 (first: a commit after this brings news)
  *     begin the view: tail .. head
+ *     first looks  at their cursors, before any row
  *     overruns     whom the log has passed is told so
  *     live         look ahead to the head, remembering the newest match of each
  *                  tap; then call those; what lies between is skipped
  *     in line      from `read` to the head, row by row, tap by tap
  *     laggards     from the lowest cursor to `read`, likewise
+ *     expiries     of those that have seen all there was in their time
  *     end the view; more to do: another turn, soon
  *
  * Each part gets its share of the turn's events, rows and time, and at least
@@ -79,7 +81,6 @@ call(zp__turn *t, zp__tap *tap)
     int rc;
 
     t->events++;
-    ctx->events++;
     tap->busy = true;
     tap->refs++;
     tap->silent = 0;
@@ -103,8 +104,22 @@ call_overrun(zp__turn *t, zp__tap *tap, uint64_t first)
     zp__tap_found(tap, 0);
     if (zp__tap_cursor(tap) < t->tail - 1)
         zp__tap_apart(tap, t->tail - 1);
-    zp__event_overrun(&t->frame->event, t->feed->ctx, t->feed->view, tap->ns,
-                      t->head, first, t->tail - 1);
+    zp__event_plain(&t->frame->event, t->feed->ctx, t->feed->view, tap->ns,
+                    ZP_OVERRUN, t->head);
+    t->frame->event.first = first;
+    t->frame->event.last = t->tail - 1;
+    return call(t, tap);
+}
+
+/* With an event that is not in the log. */
+static int
+call_plain(zp__turn *t, zp__tap *tap, enum zp_event_kind kind)
+{
+    uint64_t revision = zp__tap_cursor(tap);
+
+    zp__tap_apart(tap, revision);
+    zp__event_plain(&t->frame->event, t->feed->ctx, t->feed->view, tap->ns,
+                    kind, revision);
     return call(t, tap);
 }
 
@@ -178,6 +193,76 @@ overruns(zp__turn *t, const zp__reader *reader)
             return STOP; /* `read` is not good for reading on */
     }
     return GO;
+}
+
+/* ------------------------------------------------- what is not in the log --
+ */
+
+static zp__tap *
+find_look(const zp__turn *t)
+{
+    ZP__EACH(at, next, &t->feed->due)
+    {
+        zp__tap *tap = ZP__OF(at, zp__tap, due);
+
+        if (tap->looks && zp__is_free(t, tap))
+            return tap;
+    }
+    return NULL;
+}
+
+/* Before its first look a tap is not called for rows, and does not move. */
+static int
+looks(zp__turn *t)
+{
+    zp__tap *tap;
+    int rc = GO;
+
+    share(t, ZP__TURN);
+    while (rc == GO && (tap = find_look(t))) {
+        bool is_there = forgiven(t, tap);
+
+        zp__tap_looked(tap);
+        if (is_there) /* else an overrun will tell */
+            rc = call_plain(t, tap, ZP_FIRST);
+        if (rc == GO && spent(t)) {
+            t->more = true;
+            break;
+        }
+    }
+    return rc;
+}
+
+static zp__tap *
+find_expired(const zp__turn *t)
+{
+    ZP__EACH(at, next, &t->feed->due)
+    {
+        zp__tap *tap = ZP__OF(at, zp__tap, due);
+
+        if (tap->expired && zp__can_call(t, tap) && !tap->found_at &&
+            zp__tap_cursor(tap) >= tap->expires)
+            return tap;
+    }
+    return NULL;
+}
+
+/* It is the last that they are called for: each of them ends. */
+static int
+expiries(zp__turn *t)
+{
+    zp__tap *tap;
+    int rc = GO;
+
+    share(t, ZP__TURN);
+    while (rc == GO && (tap = find_expired(t))) {
+        rc = call_plain(t, tap, ZP_TIMEDOUT);
+        if (rc == GO && spent(t)) {
+            t->more = true;
+            break;
+        }
+    }
+    return rc;
 }
 
 /* --------------------------------------------------------------- reading -- */
@@ -490,9 +575,13 @@ zp__feed_turn(zp__feed *feed)
     t.feed = feed;
     rc = begin(&t);
     if (rc == 0)
+        rc = looks(&t);
+    if (rc == GO)
         rc = turn_live(&t);
     if (rc == GO)
         rc = turn_buffered(&t);
+    if (rc == GO)
+        rc = expiries(&t);
     if (rc == GONE)
         zp__frame_free(t.frame);
     else

@@ -39,11 +39,20 @@ typedef struct zp__turn {
     bool more; /* there is more to do than this turn did */
 } zp__turn;
 
-/* Can this turn call TAP? */
+/* Is TAP free to be called in this turn? */
+static inline bool
+zp__is_free(const zp__turn *t, const zp__tap *tap)
+{
+    if (!tap->active || tap->busy || tap->order >= t->limit)
+        return false;
+    return tap->fetches ? tap->awaited : !t->feed->ctx->holds;
+}
+
+/* Can this turn call TAP for what is in the log? */
 static inline bool
 zp__can_call(const zp__turn *t, const zp__tap *tap)
 {
-    return tap->active && !tap->busy && tap->order < t->limit;
+    return zp__is_free(t, tap) && !tap->looks;
 }
 
 /* ---- match.c ---- */

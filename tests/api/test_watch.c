@@ -304,7 +304,9 @@ test_arguments(void **state)
 #define WATCH(state_, keys, n, options, fn)                                    \
     zp_call_when_change(state_, &watch, keys, n, options, fn, &r)
     assert_return(WATCH(NULL, NULL, 0, NULL, record), -EINVAL);
-    assert_return(WATCH(f->state, NULL, 0, NULL, NULL), -EINVAL);
+    assert_return(
+        zp_call_when_change(f->state, NULL, NULL, 0, NULL, NULL, NULL),
+        -EINVAL);
     assert_return(WATCH(f->state, NULL, 1, NULL, record), -EINVAL);
     assert_return(WATCH(f->state, null_key, 2, NULL, record), -EINVAL);
     assert_return(
@@ -313,7 +315,7 @@ test_arguments(void **state)
     assert_return(zp_call_when_change(f->state, &watch, ZP_KEYS(long_key), NULL,
                                       record, &r),
                   -EINVAL);
-    o.flags = 1 << 6;
+    o.flags = 1 << 8;
     assert_return(WATCH(f->state, NULL, 0, &o, record), -EINVAL);
     o.flags = ZP_SINCE | ZP_OLDEST;
     assert_return(WATCH(f->state, NULL, 0, &o, record), -EINVAL);
