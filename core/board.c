@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -148,29 +149,28 @@ read_head(int fd, char *bytes, size_t size)
 int
 zp__board_peek(int dir, zp__pid *ret_owner, char ret_data[ZP__PATH_MAX])
 {
-    union {
-        char bytes[offsetof(zp__shared, interest)];
-        zp__shared shared; /* only its beginning is there */
-    } head;
+    zp__shared *head; /* only its beginning is read: too large for a stack */
     struct stat st;
     int fd =
         openat(dir, "board", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
         return -errno;
-    int rc = fstat(fd, &st) < 0 ? -errno : 0;
+    head = aligned_alloc(_Alignof(zp__shared), sizeof *head);
+    int rc = !head ? -ENOMEM : fstat(fd, &st) < 0 ? -errno : 0;
     if (rc == 0 && !S_ISREG(st.st_mode))
         rc = ZP_ECORRUPT;
     if (rc == 0)
-        rc = read_head(fd, head.bytes, sizeof head.bytes);
+        rc = read_head(fd, (char *)head, offsetof(zp__shared, interest));
     close(fd);
     if (rc == 0)
-        rc = check_head(&head.shared, st.st_size);
+        rc = check_head(head, st.st_size);
     if (rc == 0 || rc == -EXDEV)
-        *ret_owner = head.shared.owner;
+        *ret_owner = head->owner;
     if (rc == 0 && ret_data)
-        strcpy(ret_data, head.shared.data);
-    if (rc == 0 && atomic_load(&head.shared.closed))
+        strcpy(ret_data, head->data);
+    if (rc == 0 && atomic_load(&head->closed))
         rc = -ESHUTDOWN;
+    free(head);
     return rc;
 }
 
@@ -226,8 +226,8 @@ map_board(int fd, zp__shared **ret)
     return rc;
 }
 
-static int
-open_bell(const char *path)
+int
+zp__fifo_open(const char *path)
 {
     struct stat st;
     int fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
@@ -265,7 +265,7 @@ zp__board_open(zp__board *ret, const zp__place *place)
     if (rc < 0)
         return refuse(rc, path);
     zp__place_file(place, "bell", path);
-    board.bell = open_bell(path);
+    board.bell = zp__fifo_open(path);
     if (board.bell < 0)
         rc = refuse(board.bell, path);
     else
@@ -298,19 +298,31 @@ zp__board_ring(zp__board *board)
     if (!atomic_load_explicit(&shared->asleep, memory_order_relaxed))
         return;
     atomic_fetch_add_explicit(&shared->rings, 1, memory_order_relaxed);
-    int before = errno;
-    while (write(board->bell, "", 1) < 0 && errno == EINTR)
-        continue;
-    errno = before;
+    zp__fifo_ring(board->bell);
 }
 
 void
 zp__board_drain(zp__board *board)
 {
+    zp__fifo_drain(board->bell);
+}
+
+void
+zp__fifo_ring(int fd)
+{
+    int before = errno;
+    while (write(fd, "", 1) < 0 && errno == EINTR)
+        continue;
+    errno = before;
+}
+
+void
+zp__fifo_drain(int fd)
+{
     char bytes[4096];
     int before = errno;
     for (int i = 0; i < 32; i++) { /* a full pipe twice: never for ever */
-        ssize_t n = read(board->bell, bytes, sizeof bytes);
+        ssize_t n = read(fd, bytes, sizeof bytes);
         if (n < 0 ? errno != EINTR : (size_t)n < sizeof bytes)
             break;
     }

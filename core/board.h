@@ -11,6 +11,9 @@
  *   server:  asleep = 1; full fence; read the log to its end, publishing; wait
  *            for the bell; asleep = 0; read the log, publishing, until nothing
  *            is found; drain the bell; and again.
+ *
+ * The watchers have bells of their own, which the server rings before it sends
+ * messages: their slots are here, the rules in slots.h.
  */
 #ifndef ZP_CORE_BOARD_H
 #define ZP_CORE_BOARD_H
@@ -24,9 +27,17 @@
 #include "core/place.h"
 
 #define ZP__BOARD_MAGIC UINT64_C(0x31647261426f727a) /* "zroBard1" */
-#define ZP__BOARD_VERSION 1
+#define ZP__BOARD_VERSION 2
 #define ZP__INTEREST 16384 /* buckets of the interest filter */
-#define ZP__SLOTS 1024     /* of watching processes, for bells of their own */
+#define ZP__SLOTS 1024     /* of watching contexts: a bell each (slots.h) */
+#define ZP__WANTED 1024    /* buckets of topics that slots are interested in */
+
+/* The bell of a watching context: who has it, and was it rung? Each on a cache
+ * line of its own: they are written to by different processors. */
+typedef struct zp__slot {
+    _Alignas(64) _Atomic uint64_t owner; /* zp__slot_owner(); 0: free */
+    _Atomic uint32_t rung;               /* and not answered yet */
+} zp__slot;
 
 /* Laid out in shared memory: fixed-size, atomics lock-free. */
 typedef struct zp__shared {
@@ -62,13 +73,10 @@ typedef struct zp__shared {
     _Atomic uint64_t rings;
     _Atomic uint32_t interest[ZP__INTEREST]; /* distinct topics per bucket */
 
-    /* room for the watchers' own bells */
-    struct {
-        _Atomic int32_t pid;
-        _Atomic uint32_t flags;
-        _Atomic uint64_t start;
-        _Atomic uint64_t unused[2];
-    } slots[ZP__SLOTS];
+    /* the watchers' own bells: a row of `wanted` has a bit per slot */
+    _Atomic uint32_t slots_used; /* none from here on was ever claimed */
+    zp__slot slots[ZP__SLOTS];
+    _Alignas(64) _Atomic uint64_t wanted[ZP__WANTED][ZP__SLOTS / 64];
 } zp__shared;
 
 typedef struct zp__board {
@@ -125,6 +133,12 @@ void zp__board_ring(zp__board *board);
 
 /* The server's side of the bell: read it dry. */
 void zp__board_drain(zp__board *board);
+
+/* A bell, any bell: open it for both ends (-errno, ZP_ECORRUPT: no FIFO), write
+ * a byte if it is not full, read it dry. */
+int zp__fifo_open(const char *path);
+void zp__fifo_ring(int fd);
+void zp__fifo_drain(int fd);
 
 /* A new writer id: unique in this state, not 0. */
 uint64_t zp__board_writer(zp__board *board);

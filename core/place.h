@@ -10,6 +10,7 @@
  *     board   shared memory (board.h)       bell    FIFO (board.h)
  *     lock    flock of the server           start   flock of who starts one
  *     pub     XPUB socket                   ctl     ROUTER socket
+ *     bell.N  FIFO of a watcher (slots.h)
  *     data.mdb lock.mdb                     (a durable state has these two in
  *                                           its own path instead)
  *

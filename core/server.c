@@ -308,6 +308,7 @@ open_server(zp__server *server)
         return rc;
     zp__server_find_map(server);
     plan_duties(server);
+    zp__server_bells_open(server);
     enter_board(server);
     return 0;
 }
@@ -337,6 +338,7 @@ static void
 free_server(zp__server *server)
 {
     close_sockets(server);
+    zp__server_bells_free(server);
     zp__topics_free(&server->topics);
     free(server->request);
     if (server->owner_fd >= 0)
@@ -395,6 +397,7 @@ new_server(bool self_owned)
         return NULL;
     server->lock = server->owner_fd = server->signal_fd = -1;
     server->statm_fd = -1;
+    memset(server->bells, 0xff, sizeof server->bells); /* -1: not opened */
     server->self_owned = self_owned;
     return server;
 }

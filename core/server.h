@@ -5,6 +5,7 @@
  *     server.c          comes to be and goes: lock, sockets, board, closing
  *     server_loop.c     waits for the bell, sockets, owner and clock
  *     server_publish.c  reads the log and the subscriptions, sends
+ *     server_bells.c    rings the watchers' own bells
  *     server_topics.c   what is subscribed to, and the interest filter
  *     server_tree.c     ends the processes of the state
  *     server_memory.c   lets go of the store's mapped pages
@@ -12,11 +13,15 @@
 #ifndef ZP_CORE_SERVER_H
 #define ZP_CORE_SERVER_H
 
+#include <sys/resource.h>
+
 #include "core/server_topics.h"
+#include "core/slots.h"
 #include "core/store.h"
 
 #define ZP__BATCH 256 /* topics found before they are sent */
 #define ZP__SYNCS 64  /* sync topics read before they are answered */
+#define ZP__LATE 1024 /* topics whose messages may come later */
 
 typedef struct zp__server {
     zp__place place;
@@ -44,6 +49,15 @@ typedef struct zp__server {
     size_t n_syncs;
     uint8_t syncs[ZP__SYNCS][ZP__TOPIC_SIZE];
     bool watcher_gone; /* a watcher unsubscribed or ended: check readers */
+
+    int bells[ZP__SLOTS]; /* descriptors of the watchers' bells */
+    unsigned n_bells, max_bells;
+    struct rlimit limit; /* of descriptors, before it was raised */
+    bool limit_raised;
+    bool bare;   /* there is a watcher without a bell */
+    double look; /* when to look for unanswered bells; 0: none is out */
+    size_t n_late;
+    uint8_t late[ZP__LATE][ZP__TOPIC_SIZE]; /* rung, no message yet */
 
     unsigned char *request; /* room for the largest */
     void *map;              /* of the store's file; NULL: not found */
@@ -76,8 +90,26 @@ int zp__server_pass(zp__server *server);
  * topics among them. -ENOMEM: the filter is not complete, end. */
 int zp__server_read_pub(zp__server *server);
 
-/* Send every topic once. */
+/* Ring everybody, send every topic once. */
 void zp__server_publish_all(zp__server *server);
+
+/* Send one topic, XPUB read dry before. -ENOMEM. */
+int zp__server_send(zp__server *server, const uint8_t *topic);
+
+/* The watchers' own bells: before the first pass; at the end; once a second,
+ * when slots have been cleared, too. */
+void zp__server_bells_open(zp__server *server);
+void zp__server_bells_free(zp__server *server);
+void zp__server_bells_tidy(zp__server *server);
+
+/* Ring all whom the batch concerns; what stays in it has to be sent at once. */
+void zp__server_ring_batch(zp__server *server);
+void zp__server_ring_all(zp__server *server);
+
+/* Send what is late: to whom has not answered, or (ALL) to everybody. -ENOMEM.
+ * How many of MS may be slept before that has to be looked at. */
+int zp__server_send_late(zp__server *server, bool all);
+int zp__server_look_ms(const zp__server *server, int ms);
 
 /* Answer requests: true when there may be more of them. */
 bool zp__server_read_ctl(zp__server *server);

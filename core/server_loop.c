@@ -163,10 +163,14 @@ do_duties(zp__server *server)
 {
     double now = zp__now();
 
+    int rc = 0;
+
     if (server->next_sync > 0 && now >= server->next_sync)
         sync_now(server, now);
-    if (now < server->next_duty)
-        return 0;
+    if (server->look > 0 && now >= server->look)
+        rc = zp__server_send_late(server, false);
+    if (rc < 0 || now < server->next_duty)
+        return rc;
     server->next_duty = now + DUTY_SECONDS;
     if (atomic_load(&server->board->shared->generation) != server->generation)
         return ZP__END_TAKEN;
@@ -179,8 +183,10 @@ do_duties(zp__server *server)
         server->next_readers = now + READERS_SECONDS;
         server->watcher_gone = false;
         (void)zp__store_check_readers(server->store);
+        zp__slots_clear(server->board);
     }
-    return 0;
+    zp__server_bells_tidy(server);
+    return zp__server_send_late(server, true);
 }
 
 /* ------------------------------------------------------------ the loop -- */
@@ -196,7 +202,7 @@ sleep_ms(const zp__server *server)
         if (sync < ms)
             ms = sync < 1 ? 1 : (int)sync;
     }
-    return ms;
+    return zp__server_look_ms(server, ms);
 }
 
 /* Announce the sleep, look once more, sleep: 0, or an error. */

@@ -68,6 +68,8 @@ take_report(zp__server *server, const uint8_t *report, size_t size)
             server->watcher_gone = true;
         else
             memcpy(server->syncs[server->n_syncs++], topic, ZP__TOPIC_SIZE);
+    } else if (topic[0] == ZP__TOPIC_BARE) {
+        server->bare = report[0];
     } else if (zp__topic_read(topic, ZP__TOPIC_SIZE, &kind, &hash)) {
         rc = report[0] ? zp__topics_put(&server->topics, kind, hash)
                        : zp__topics_take(&server->topics, kind, hash);
@@ -99,17 +101,26 @@ zp__server_read_pub(zp__server *server)
 
 /* -------------------------------------------------------------- sending -- */
 
+int
+zp__server_send(zp__server *server, const uint8_t *topic)
+{
+    int rc = zp__server_read_pub(server);
+
+    if (rc >= 0)
+        send_topic(server, topic);
+    return rc;
+}
+
+/* The bells first: they are faster, and who has none waits the longer. */
 static int
 send_batch(zp__server *server)
 {
     size_t i;
     int rc = 0;
 
-    for (i = 0; i < server->n_batch && rc >= 0; i++) {
-        rc = zp__server_read_pub(server);
-        if (rc >= 0)
-            send_topic(server, server->batch[i]);
-    }
+    zp__server_ring_batch(server);
+    for (i = 0; i < server->n_batch && rc >= 0; i++)
+        rc = zp__server_send(server, server->batch[i]);
     server->n_batch = 0;
     return rc;
 }
@@ -121,6 +132,7 @@ zp__server_publish_all(zp__server *server)
     uint8_t topic[ZP__TOPIC_SIZE];
     size_t i;
 
+    zp__server_ring_all(server);
     /* Nothing is read in between: the set must not move under the loop. */
     for (i = 0; i < topics->capacity; i++) {
         if (!topics->slots[i].kind)

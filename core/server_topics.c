@@ -113,9 +113,10 @@ zp__topics_put(zp__topics *topics, uint32_t kind, uint64_t hash)
             return rc;
         slot = find(topics, kind, hash);
     }
-    slot->kind = kind;
+    slot->kind = (uint16_t)kind;
     slot->hash = hash;
     slot->mark = 0;
+    slot->late = false;
     count(topics, kind, hash, true);
     return 1;
 }
@@ -153,6 +154,14 @@ zp__topics_take(zp__topics *topics, uint32_t kind, uint64_t hash)
         zp__topics_count(topics) * 16 < topics->capacity)
         (void)resize(topics, topics->capacity / 4); /* or stay large */
     return 1;
+}
+
+zp__topic *
+zp__topics_get(const zp__topics *topics, uint32_t kind, uint64_t hash)
+{
+    zp__topic *slot = find(topics, kind, hash);
+
+    return slot->kind ? slot : NULL;
 }
 
 void

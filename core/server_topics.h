@@ -15,7 +15,8 @@
 typedef struct zp__topic {
     uint64_t hash; /* zp__topic_key() or zp__topic_ns() */
     uint32_t mark; /* round in which it was marked last */
-    uint32_t kind; /* ZP__TOPIC_KEY, ZP__TOPIC_NS; 0: an empty slot */
+    uint16_t kind; /* ZP__TOPIC_KEY, ZP__TOPIC_NS; 0: an empty slot */
+    bool late;     /* its message is to be sent later */
 } zp__topic;
 
 typedef struct zp__topics {
@@ -43,6 +44,10 @@ zp__topics_count(const zp__topics *topics)
  * the set is as it was). The caller fences before it tells anybody. */
 int zp__topics_put(zp__topics *topics, uint32_t kind, uint64_t hash);
 int zp__topics_take(zp__topics *topics, uint32_t kind, uint64_t hash);
+
+/* A topic that is in, or NULL; good until the set changes. */
+zp__topic *zp__topics_get(const zp__topics *topics, uint32_t kind,
+                          uint64_t hash);
 
 /* Begin a round; then mark a topic: true if it is in and was not marked in
  * this round. Putting and taking in between is fine. */

@@ -99,13 +99,25 @@ static const char *const files[] = {
     "bell",     "start",    "lock",    "board", NULL,
 };
 
+/* A watcher's bell, "bell.N"? */
+static bool
+is_bell(const char *name)
+{
+    unsigned slot;
+    char same[32];
+    if (sscanf(name, "bell.%4u", &slot) != 1 || slot >= ZP__SLOTS)
+        return false;
+    snprintf(same, sizeof same, "bell.%u", slot);
+    return strcmp(name, same) == 0;
+}
+
 static bool
 is_known(const char *name)
 {
     size_t i = 0;
     while (files[i] && strcmp(files[i], name) != 0)
         i++;
-    return files[i] != NULL;
+    return files[i] != NULL || is_bell(name);
 }
 
 /* Could a run directory of ours look like this? One without a board lost its
@@ -211,10 +223,35 @@ take_flock(int base, const char *name, int dir)
     return rc;
 }
 
+/* The watchers' bells. Without a descriptor to list the directory with, all
+ * that there may be. */
+static void
+clear_bells(int dir, const char *prefix)
+{
+    char path[ZP__PATH_MAX];
+    int copy = openat(dir, prefix[0] ? prefix : ".",
+                      O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *list = copy >= 0 ? fdopendir(copy) : NULL;
+    if (list) {
+        for (struct dirent *entry; (entry = readdir(list));)
+            if (is_bell(entry->d_name))
+                unlinkat(dirfd(list), entry->d_name, 0);
+        closedir(list);
+        return;
+    }
+    if (copy >= 0)
+        close(copy);
+    for (unsigned i = 0; i < ZP__SLOTS; i++) {
+        snprintf(path, sizeof path, "%sbell.%u", prefix, i);
+        unlinkat(dir, path, 0);
+    }
+}
+
 void
 zp__run_clear(int dir, const char *prefix)
 {
     char path[ZP__PATH_MAX];
+    clear_bells(dir, prefix);
     for (size_t i = 0; files[i]; i++) {
         snprintf(path, sizeof path, "%s%s", prefix, files[i]);
         unlinkat(dir, path, 0);

@@ -7,6 +7,8 @@
  *   topic 0xFF + 8 random bytes (a watcher's own sync topic): answered once per
  *     report of its subscription with the same body, after the interest of all
  *     subscriptions read before it stands in the board
+ *   topic 'B' + 8 zero bytes: subscribed to, before anything else, by a watcher
+ *     that has no bell of its own (slots.h); never sent
  *   The message is one frame: 9 bytes topic, u32 generation, u64 revision, in
  *   host byte order. It only wakes: the receiver reads the log to its end.
  *
@@ -23,6 +25,7 @@
 #define ZP__TOPIC_SIZE 9
 #define ZP__TOPIC_KEY 'K'
 #define ZP__TOPIC_NS 'N'
+#define ZP__TOPIC_BARE 'B'
 #define ZP__TOPIC_SYNC 0xFF
 #define ZP__NEWS_SIZE (ZP__TOPIC_SIZE + 4 + 8)
 

@@ -143,7 +143,7 @@ test_boards_that_are_refused(void **state)
     (void)state;
     zp__shared good;
     uint64_t other = 1;
-    uint32_t version = 2;
+    uint32_t version = ZP__BOARD_VERSION + 1;
     char full[ZP__PATH_MAX];
     int fd = open(file("board"), O_RDONLY | O_CLOEXEC);
     assert_int_equal(read(fd, &good, sizeof good), sizeof good);
