@@ -64,9 +64,11 @@ sub_new(zp__feed *feed, zp__sub **ret, unsigned char kind, uint64_t hash)
     if (rc < 0)
         return rc;
     name_topic(sub->name, kind, hash);
+    zp__bell_want(feed, hash, true);
     rc =
         zp__zmq_topic(feed->socket, ZMQ_SUBSCRIBE, sub->name, sizeof sub->name);
     if (rc < 0) {
+        zp__bell_want(feed, hash, false);
         zp__subs_remove(&feed->subs, sub);
         return zp__fail_errno(-rc, "cannot subscribe");
     }
@@ -80,6 +82,7 @@ sub_free(zp__feed *feed, zp__sub *sub)
 {
     zp__list_remove(&sub->idle);
     zp__zmq_topic(feed->socket, ZMQ_UNSUBSCRIBE, sub->name, sizeof sub->name);
+    zp__bell_want(feed, sub->hash, false);
     zp__subs_remove(&feed->subs, sub);
 }
 
@@ -269,8 +272,9 @@ zp__feed_drain(zp__feed *feed)
 {
     unsigned char news[ZP__NEWS_SIZE + 1];
     uint32_t generation;
+    bool rang = zp__bell_answer(feed);
 
-    for (int i = 0; i < DRAIN_MAX; i++) {
+    for (int i = 0; i < DRAIN_MAX && !rang; i++) {
         int size = zp__zmq_recv(feed->socket, news, sizeof news);
 
         if (size < 0)
@@ -336,6 +340,7 @@ set_options(void *socket)
 static int
 connect_socket(zp__feed *feed)
 {
+    unsigned char bare[ZP__TOPIC_SIZE];
     int rc;
 
     rc = set_options(feed->socket);
@@ -343,6 +348,9 @@ connect_socket(zp__feed *feed)
         return rc;
     feed->connected = generation_now(feed);
     rc = try_connect(feed);
+    name_topic(bare, ZP__TOPIC_BARE, 0);
+    if (rc == 0 && !feed->bell) /* before what it is to be known of */
+        rc = zp__zmq_topic(feed->socket, ZMQ_SUBSCRIBE, bare, sizeof bare);
     if (rc < 0)
         return rc;
     name_sync(feed->standing);
@@ -385,6 +393,7 @@ feed_drop(zp__feed *feed)
 {
     ZP__EACH(at, next, &feed->idle)
     sub_free(feed, ZP__OF(at, zp__sub, idle));
+    zp__bell_close(feed);
     zp__handle_free(feed->readable);
     zp__handle_free(feed->patience_timer);
     zp__handle_free(feed->idle_timer);
@@ -486,6 +495,8 @@ feed_open(zp__feed *feed)
         rc = zp__loop_timer(loop, &feed->patience_timer, on_patience, feed);
     if (rc == 0)
         rc = zp__loop_timer(loop, &feed->idle_timer, on_idle, feed);
+    if (rc == 0)
+        zp__bell_open(feed);
     if (rc == 0)
         rc = open_socket(feed);
     if (rc == 0)

@@ -142,6 +142,8 @@ struct zp__feed {
     unsigned char standing[ZP__TOPIC_SIZE]; /* sync topic for reconnects */
     unsigned char asking[ZP__TOPIC_SIZE];   /* sync topic of this round */
     bool is_asking;
+    struct zp__feed_bell *bell; /* our own; NULL: there was none left */
+    bool bell_rang;             /* this turn is for it */
     uint64_t serial;    /* of the subscription made last */
     uint64_t asked;     /* this round's answer confirms up to here */
     uint64_t confirmed; /* up to here the server has told us it knows */
@@ -185,6 +187,19 @@ void zp__feed_unsubscribe(zp__feed *feed, zp__link *link);
 
 /* Does the server that runs now know this subscription? */
 bool zp__feed_confirmed(const zp__feed *feed, const zp__sub *sub);
+
+/* ---- bell.c ---- */
+
+/* A bell for the feed, if there can be one; without, messages have to do. */
+void zp__bell_open(zp__feed *feed);
+void zp__bell_close(zp__feed *feed);
+
+/* Be rung for a subscription: to be said before it is sent; and no more. */
+void zp__bell_want(zp__feed *feed, uint64_t topic, bool want);
+
+/* A turn begins, and will read the log. True if it was the bell that rang: then
+ * the socket needs no look. */
+bool zp__bell_answer(zp__feed *feed);
 
 /* ---- subs.c ---- */
 
