@@ -85,8 +85,10 @@ four_presses(zp_ctx *ctx)
     zp_watch_options options = {.size = sizeof(options), .count = 4};
 
     TRY(zp_set_string(state, "button", "up"));
+    /* [register] */
     TRY(zp_call_when_equal(state, NULL, "button", &options, on_press, state,
                            ZP_S("down")));
+    /* [/register] */
     TRY(zp_spawn(ctx, NULL, NULL, finger, NULL));
     return zp_run(ctx); /* until there were four */
 }

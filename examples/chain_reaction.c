@@ -20,7 +20,7 @@
             return rc_;                                                        \
     } while (0)
 
-/* [child1] */
+/* [first] */
 /* Wait for a change of foo. Any change behind revision *ARG will do: should
  * main() be faster than this process could start, it has not missed it. */
 static int
@@ -41,9 +41,9 @@ child1(zp_ctx *ctx, void *arg)
     printf("child1: I set foo to bar\n");
     return zp_set_string(state, "foo", "bar");
 }
-/* [/child1] */
+/* [/first] */
 
-/* [child2] */
+/* [second] */
 /* Wait until foo is "bar". If it is already, there is nothing to wait for. */
 static int
 child2(zp_ctx *ctx, void *arg)
@@ -55,7 +55,7 @@ child2(zp_ctx *ctx, void *arg)
     printf("child2: foo is bar, so I wake\n");
     return 0;
 }
-/* [/child2] */
+/* [/second] */
 
 /* [main] */
 static int

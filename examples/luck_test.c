@@ -60,7 +60,7 @@ lucky(zp_state *snapshot, void *user)
 static int
 try_your_luck(zp_ctx *ctx)
 {
-    static char *const keys[] = {"left", "middle", "right"};
+    static char keys[3][8] = {"left", "middle", "right"};
     zp_state *state = zp_ctx_state(ctx), *then;
     zp_proc *dials[3];
     int64_t number;

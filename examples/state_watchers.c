@@ -57,7 +57,7 @@ tell(zp_state *then, const char *what)
 
 /* [callbacks] */
 static int
-on_event(zp_watch *watch, const zp_event *event, void *user)
+say(zp_watch *watch, const zp_event *event, void *user)
 {
     (void)watch;
     return tell(zp_event_snapshot(event), user);
@@ -81,28 +81,30 @@ stop(zp_watch *watch, const zp_event *event, void *user)
     return zp_break(user);
 }
 
+/* What they say. */
+static char changed[] = "has changed", negative[] = "is negative",
+            equal[] = "equals 1", not_equal[] = "does not equal 1",
+            none[] = "is none", not_none[] = "is not none",
+            truthy[] = "is truthy", falsy[] = "is falsy",
+            available[] = "is available", other[] = "another key has changed";
+
 static int
 call_when(zp_ctx *ctx)
 {
     zp_state *s = zp_ctx_state(ctx);
-    zp_watch_options others = {.size = sizeof(others), .flags = ZP_EXCLUDE};
+    zp_watch_options but = {.size = sizeof(but), .flags = ZP_EXCLUDE};
 
-    TRY(zp_call_when_change(s, NULL, ZP_KEYS("flag"), NULL, on_event,
-                            "has changed"));
-    TRY(zp_call_when(s, NULL, ZP_KEYS("flag"), NULL, is_negative, on_event,
-                     "is negative"));
-    TRY(zp_call_when_equal(s, NULL, "flag", NULL, on_event, "equals 1",
-                           ZP_I(1)));
-    TRY(zp_call_when_not_equal(s, NULL, "flag", NULL, on_event,
-                               "does not equal 1", ZP_I(1)));
-    TRY(zp_call_when_none(s, NULL, "flag", NULL, on_event, "is none"));
-    TRY(zp_call_when_not_none(s, NULL, "flag", NULL, on_event, "is not none"));
-    TRY(zp_call_when_truthy(s, NULL, "flag", NULL, on_event, "is truthy"));
-    TRY(zp_call_when_falsy(s, NULL, "flag", NULL, on_event, "is falsy"));
-    TRY(zp_call_when_available(s, NULL, "flag", NULL, on_event,
-                               "is available"));
-    TRY(zp_call_when_change(s, NULL, ZP_KEYS("flag"), &others, on_event,
-                            "another key has changed"));
+    TRY(zp_call_when_change(s, NULL, ZP_KEYS("flag"), NULL, say, changed));
+    TRY(zp_call_when(s, NULL, ZP_KEYS("flag"), NULL, is_negative, say,
+                     negative));
+    TRY(zp_call_when_equal(s, NULL, "flag", NULL, say, equal, ZP_I(1)));
+    TRY(zp_call_when_not_equal(s, NULL, "flag", NULL, say, not_equal, ZP_I(1)));
+    TRY(zp_call_when_none(s, NULL, "flag", NULL, say, none));
+    TRY(zp_call_when_not_none(s, NULL, "flag", NULL, say, not_none));
+    TRY(zp_call_when_truthy(s, NULL, "flag", NULL, say, truthy));
+    TRY(zp_call_when_falsy(s, NULL, "flag", NULL, say, falsy));
+    TRY(zp_call_when_available(s, NULL, "flag", NULL, say, available));
+    TRY(zp_call_when_change(s, NULL, ZP_KEYS("flag"), &but, say, other));
     return zp_call_when_available(s, NULL, "over", NULL, stop, ctx);
 }
 /* [/callbacks] */

@@ -74,6 +74,76 @@ fi
 check cookie_eater feasts cookie_eater 5 5 0
 check cookie_eater_extreme feasts cookie_eater_extreme 5 500 -495
 
+prints chain_reaction "main: I set foo to foobar
+child1: foo has become foobar, so I wake
+child1: I set foo to bar
+child2: foo is bar, so I wake
+main: both are done
+status 0"
+prints button "a short press
+a short press
+a long press
+a short press
+status 0"
+prints peanut_processor "buffered     live   hybrid
+       1        3        1
+       2        6        4
+       3        9        7
+       4       12       10
+left for buffered: 5 6 7 8 9 10 11 12
+left for live:
+status 0"
+prints state_watchers "1     equals 1
+1     is not none
+1     is truthy
+1     is available
+none  has changed
+none  does not equal 1
+none  is none
+none  is falsy
+none  is available
+0     has changed
+0     does not equal 1
+0     is not none
+0     is falsy
+0     is available
+-5    has changed
+-5    is negative
+-5    does not equal 1
+-5    is not none
+-5    is truthy
+-5    is available
+1     has changed
+1     equals 1
+1     is not none
+1     is truthy
+1     is available
+gone  has changed
+gone  another key has changed
+none  was waited for
+none  was next
+0     was next
+-5    was next
+1     was next
+gone  was next
+status 0"
+
+# lucky: is this a line of three equal numbers, and nothing else?
+lucky() { [ "$(sed 's/^luck: \([0-9]\) \1 \1$/lucky/')" = lucky ]; }
+try_luck() { echo "$1" | lucky; }
+check "luck: 7 7 7 is luck" try_luck "luck: 7 7 7"
+for bad in "luck: 7 7 8" "luck: 1 7 7" "7 7 7" "luck: 7 7 7
+luck: 7 7 7" ""; do
+    check_fails "$bad is not" try_luck "$bad"
+done
+luck_test() {
+    "$bin/luck_test" >"$work/out" 2>"$work/err" && [ ! -s "$work/err" ] &&
+        lucky <"$work/out" && return
+    cat "$work/out" "$work/err"
+    return 1
+}
+check luck_test luck_test
+
 # Its output may go anywhere.
 same "cookie_eater | cat ends" 11 "$("$bin/cookie_eater" | cat | wc -l)"
 
