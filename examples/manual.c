@@ -347,6 +347,113 @@ live(zp_state *state)
     return rc;
 }
 
+/* zp_event(3): the value before and after a change, of any type. */
+/* [raw] */
+static int
+print_change(const zp_event *event, size_t i)
+{
+    char was[40] = "nothing", is[40] = "nothing";
+    zp_value *before, *after;
+    zp_change change;
+    int rc;
+
+    if ((rc = zp_event_change(event, &change, i)) < 0 ||
+        (rc = zp_event_values(event, &before, &after, i)) < 0)
+        return rc;
+    if (before)
+        zp_value_text(before, was, sizeof(was));
+    if (after)
+        zp_value_text(after, is, sizeof(is));
+    printf("%s: %s -> %s%s\n", change.key, was, is,
+           change.flags & ZP_IDENTICAL ? " (the same)" : "");
+    zp_value_free(before);
+    zp_value_free(after);
+    return 0;
+}
+/* [/raw] */
+
+/* zp_watch_next(3): one event after the other, until none comes for a while. */
+/* [follow] */
+static int
+follow(zp_watch *watch, double patience)
+{
+    const zp_event *event;
+    int rc;
+
+    while ((rc = zp_watch_next(watch, &event, patience)) > 0) {
+        if (zp_event_kind(event) == ZP_OVERRUN)
+            printf("changes were lost\n");
+        for (size_t i = 0; i < zp_event_length(event) && rc >= 0; i++)
+            rc = print_change(event, i);
+        if (rc < 0)
+            return rc;
+    }
+    return rc == -ETIMEDOUT ? 0 : rc; /* 0: it is at its end */
+}
+/* [/follow] */
+
+static int
+following(zp_state *state)
+{
+    zp_watch_options options = {
+        .size = sizeof(options),
+        .flags = ZP_OWN | ZP_SAME,
+    };
+    zp_watch *watch;
+    int rc;
+
+    rc = zp_call_when_change(state, &watch, NULL, 0, &options, NULL, NULL);
+    if (rc < 0)
+        return rc;
+    if ((rc = zp_set_int(state, "answer", 42)) >= 0 &&
+        (rc = zp_set_int(state, "answer", 42)) >= 0 &&
+        (rc = zp_set_string(state, "answer", "forty-two")) >= 0 &&
+        (rc = zp_delete(state, "answer")) >= 0)
+        rc = follow(watch, 0); /* here all of it has happened */
+    zp_watch_free(watch);
+    return rc;
+}
+
+/* zp_get_when(3): one wait after the other, and nothing lost in between. */
+/* [cursor] */
+/* Wait for the next job. *CURSOR is 0 before the first call. */
+static int
+next_job(zp_state *state, uint64_t *cursor, double timeout, int64_t *ret_job)
+{
+    zp_watch_options options = {
+        .size = sizeof(options),
+        .flags = ZP_OWN, /* this program gives itself its jobs */
+        .cursor = cursor,
+    };
+    zp_state *then;
+    int rc;
+
+    rc = zp_get_when_change(state, &then, ZP_KEYS("job"), timeout, &options);
+    if (rc < 0)
+        return rc; /* -ETIMEDOUT: what comes now is for the next call */
+    rc = zp_get_int(then, "job", ret_job);
+    zp_state_free(then);
+    return rc;
+}
+/* [/cursor] */
+
+static int
+jobs(zp_state *state)
+{
+    uint64_t cursor = 0;
+    int64_t job;
+    int rc;
+
+    rc = next_job(state, &cursor, 0, &job);
+    printf("%s\n", rc == -ETIMEDOUT ? "no job yet" : "a job?");
+    for (job = 1; job <= 3; job++)
+        if ((rc = zp_set_int(state, "job", job)) < 0)
+            return rc;
+    while ((rc = next_job(state, &cursor, 0, &job)) >= 0)
+        printf("job %d\n", (int)job);
+    return rc == -ETIMEDOUT ? 0 : rc;
+}
+
 /* zp_spawn(3), zp_return(3): children that calculate, or fail. */
 /* [child] */
 static int
@@ -494,10 +601,11 @@ main(int argc, char **argv)
     static const struct {
         const char *name;
         int (*fn)(zp_state *state);
-    } parts[] = {{"zp_tpl", array},   {"zp_state", dictionary},
-                 {"zp_dict", fruit},  {"zp_snapshot", earlier},
-                 {"zp_atomic", bank}, {"zp_call_when_change", watching},
-                 {"zp_watch", live}};
+    } parts[] = {{"zp_tpl", array},    {"zp_state", dictionary},
+                 {"zp_dict", fruit},   {"zp_snapshot", earlier},
+                 {"zp_atomic", bank},  {"zp_call_when_change", watching},
+                 {"zp_watch", live},   {"zp_watch_next", following},
+                 {"zp_get_when", jobs}};
     zp_ctx *ctx = NULL;
     int rc;
 

@@ -88,6 +88,16 @@ a: 2 -> 0 (deleted)
 3 events, active: 0
 zp_watch
 100 %
+zp_watch_next
+answer: nothing -> 42
+answer: 42 -> 42 (the same)
+answer: 42 -> "forty-two"
+answer: "forty-two" -> nothing
+zp_get_when
+no job yet
+job 1
+job 2
+job 3
 zp_spawn
 7 / 2 = 3.5
 7 / 0: 7 divided by nothing
