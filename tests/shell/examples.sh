@@ -40,7 +40,13 @@ done
 
 # prints EXAMPLE EXPECTED
 prints() {
+    echo "$2" >"$work/$1.prints"
     same "$1" "$2" "$("$bin/$1" 2>&1; echo "status $?")"
+}
+
+# prints_again EXAMPLE: and says what was wrong.
+prints_again() {
+    { "$bin/$1" 2>&1; echo "status $?"; } | diff "$work/$1.prints" -
 }
 
 # feasts EXAMPLE BAKED EATEN LEFT; and says what was wrong.
@@ -132,10 +138,11 @@ status 0"
 lucky() { [ "$(sed 's/^luck: \([0-9]\) \1 \1$/lucky/')" = lucky ]; }
 try_luck() { echo "$1" | lucky; }
 check "luck: 7 7 7 is luck" try_luck "luck: 7 7 7"
-for bad in "luck: 7 7 8" "luck: 1 7 7" "7 7 7" "luck: 7 7 7
-luck: 7 7 7" ""; do
-    check_fails "$bad is not" try_luck "$bad"
+for bad in "luck: 7 7 8" "luck: 1 7 7" "7 7 7" ""; do
+    check_fails "'$bad' is not" try_luck "$bad"
 done
+check_fails "nor is it twice" try_luck "luck: 7 7 7
+luck: 7 7 7"
 luck_test() {
     "$bin/luck_test" >"$work/out" 2>"$work/err" && [ ! -s "$work/err" ] &&
         lucky <"$work/out" && return
@@ -147,23 +154,34 @@ check luck_test luck_test
 # Its output may go anywhere.
 same "cookie_eater | cat ends" 11 "$("$bin/cookie_eater" | cat | wc -l)"
 
-# Two hundred feasts while the processors are busy with other things.
+# Again and again while the processors are busy with other things: two hundred
+# feasts, and twenty rounds of the others.
 rounds=200
-case ${ZP_TEST_SLOW-1} in 1) ;; *) rounds=5 ;; esac
+others=20
+case ${ZP_TEST_SLOW-1} in 1) ;; *) rounds=5 others=2 ;; esac
 busy=()
 for ((i = 0; i < $(nproc); i++)); do
     (while :; do :; done) &
     busy+=($!)
 done
-bad=0
-for ((i = 0; i < rounds; i++)); do
-    feasts cookie_eater 5 5 0 >"$work/round" </dev/null || {
-        bad=$((bad + 1))
-        explain "$work/round"
-    }
+under_load() { # under_load ROUNDS COMMAND...
+    rounds=$1
+    shift
+    bad=0
+    for ((i = 0; i < rounds; i++)); do
+        "$@" >"$work/round" </dev/null || {
+            bad=$((bad + 1))
+            explain "$work/round"
+        }
+    done
+    same "under load, $rounds times: $*" 0 $bad
+}
+under_load $rounds feasts cookie_eater 5 5 0
+for example in chain_reaction peanut_processor state_watchers; do
+    under_load $others prints_again $example
 done
+under_load $others luck_test
 kill "${busy[@]}"
 wait "${busy[@]}" 2>/dev/null
-same "cookie_eater under load, $rounds times" 0 $bad
 same "nothing is left" "" "$(ls -A "$ZP_RUNTIME_DIR" 2>/dev/null)"
 tap_done
