@@ -571,6 +571,10 @@ zp__feed_turn(zp__feed *feed)
     zp__feed_drain(feed); /* in any case, or the loop would not rest */
     if (!feed->active || feed->ctx->dying || zp__board_closed(feed->ctx->board))
         return;
+    if (zp__loop_ending(feed->ctx->loop)) { /* since the turn for the bell, */
+        zp__kick(feed->kick);               /* and this one is for the socket */
+        return;
+    }
     memset(&t, 0, sizeof t);
     t.feed = feed;
     rc = begin(&t);
