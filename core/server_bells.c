@@ -29,7 +29,7 @@
 #include "core/loop.h"
 #include "core/server.h"
 
-#define LOOK 0.005      /* seconds in which a bell should be answered */
+#define LOOK 0.05       /* seconds in which a bell should be answered */
 #define WANTED_FDS 8192 /* what a server needs at the most */
 #define OTHER_FDS 64    /* not bells, not connections */
 #define UNOPENED (-1)   /* of server->bells */
