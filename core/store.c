@@ -25,7 +25,6 @@
 
 #include "core/store_lmdb.h"
 
-#define READERS 4096
 #define LEAST ((uint64_t)1 << 20)     /* bytes of a state */
 #define MAP_SPARE ((uint64_t)4 << 20) /* of map beyond max_bytes, about */
 
@@ -77,9 +76,6 @@ zp__mdb_fail(const zp__store *store, int rc, const char *what)
     switch (rc) {
     case MDB_MAP_FULL:
         return map_full(store, what);
-    case MDB_READERS_FULL:
-        return zp__fail(-EAGAIN, "%s: %s has %d readers already", what, dir,
-                        READERS);
     case MDB_TXN_FULL:
         return zp__fail(-EMSGSIZE, "%s: too large a transaction", what);
     case MDB_VERSION_MISMATCH:
@@ -95,15 +91,6 @@ zp__mdb_fail(const zp__store *store, int rc, const char *what)
             return zp__fail_errno(rc, "%s: %s", what, dir);
         return zp__fail(ZP_ECORRUPT, "%s: %s: %s", what, dir, mdb_strerror(rc));
     }
-}
-
-int
-zp__mdb_read(zp__store *store, MDB_txn **ret)
-{
-    int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, ret);
-    if (rc == MDB_READERS_FULL && zp__store_check_readers(store) > 0)
-        rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, ret);
-    return rc == 0 ? 0 : zp__mdb_fail(store, rc, "reading");
 }
 
 /* ---- limits ---- */
@@ -218,7 +205,7 @@ open_env(zp__store *store, uint64_t map_bytes, unsigned flags)
         return zp__mdb_fail(store, rc, "opening");
     snprintf(prefix, sizeof prefix, "%s", store->place.data);
     zp__own_begin();
-    rc = mdb_env_set_maxreaders(store->env, READERS);
+    rc = mdb_env_set_maxreaders(store->env, ZP__READERS);
     if (rc == 0 && map_bytes != 0)
         rc = mdb_env_set_mapsize(store->env, map_bytes);
     if (rc == 0)
@@ -572,14 +559,6 @@ const zp__limits *
 zp__store_limits(const zp__store *store)
 {
     return &store->limits;
-}
-
-int
-zp__store_check_readers(zp__store *store)
-{
-    int dead = 0;
-    int rc = mdb_reader_check(store->env, &dead);
-    return rc == 0 ? dead : zp__mdb_fail(store, rc, "checking readers");
 }
 
 int

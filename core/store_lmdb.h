@@ -10,6 +10,7 @@
  *   store_write.c  put and delete
  *   store_log.c    commit's log row; forgetting old rows
  *   store_space.c  room: limits and the reserve
+ *   store_readers.c  who reads
  */
 #ifndef ZP_CORE_STORE_LMDB_H
 #define ZP_CORE_STORE_LMDB_H
@@ -22,6 +23,7 @@
 
 #define ZP__DBI ((MDB_dbi)1)          /* LMDB's main table */
 #define ZP__TXN_DEPTH 32              /* of nested transactions */
+#define ZP__READERS 4096              /* read transactions of all processes */
 #define ZP__RESERVE ((size_t)1 << 20) /* kept allocated ahead of the file */
 
 typedef struct zp__buffer { /* kept from one transaction to the next */
@@ -102,8 +104,15 @@ int zp__row_get(zp__store *store, MDB_txn *txn, const void *key,
 /* LMDB's code RC (not 0) as ours, with a text: "WHAT: ..." . */
 int zp__mdb_fail(const zp__store *store, int rc, const char *what);
 
+typedef struct zp__readers {
+    uint64_t n;          /* slots of the reader table in use */
+    uint64_t oldest_txn; /* of LMDB's, that one of them reads ... */
+    uint64_t oldest_pid; /* ... in this process; 0: none reads */
+} zp__readers;
+void zp__readers_look(zp__store *store, zp__readers *ret);
+
 /* Begin a read transaction; when the reader table is full, clear it of dead
- * processes and try again. */
+ * processes and try again. -EAGAIN with a text that names what to do. */
 int zp__mdb_read(zp__store *store, MDB_txn **ret);
 
 /* The head of the log row of REVISION in TXN and its bytes: 0, ZP_ENOKEY (that

@@ -39,40 +39,13 @@
 
 /* ---- free pages ---- */
 
-typedef struct oldest {
-    unsigned long long txn;
-    uint64_t pid;
-    uint64_t readers;
-} oldest;
-
-/* One line of mdb_reader_list(): pid, thread, transaction ("-": none). */
-static int
-see_reader(const char *line, void *user)
-{
-    oldest *found = user;
-    unsigned long long txn;
-    unsigned long pid;
-    char thread[32];
-
-    if (sscanf(line, " %lu %31s %llu", &pid, thread, &txn) == 3) {
-        found->readers++;
-        if (found->pid == 0 || txn < found->txn) {
-            found->txn = txn;
-            found->pid = pid;
-        }
-    } else if (sscanf(line, " %lu %31s -", &pid, thread) == 2) {
-        found->readers++;
-    }
-    return 0;
-}
-
 /* Pages on LMDB's free list: records by the transaction that gave them up, each
  * beginning with their number. A reader pins what was given up after its own
  * transaction. (The newest one's wait for one commit more: they count.) */
 static int
 count_free(zp__store *store, uint64_t *ret_all, uint64_t *ret_usable)
 {
-    oldest found = {0, 0, 0};
+    zp__readers found;
     MDB_txn *txn;
     MDB_cursor *cursor;
     MDB_val key, data;
@@ -81,7 +54,7 @@ count_free(zp__store *store, uint64_t *ret_all, uint64_t *ret_usable)
     if (rc != 0)
         return rc;
     *ret_all = *ret_usable = 0;
-    mdb_reader_list(store->env, see_reader, &found);
+    zp__readers_look(store, &found);
     rc = mdb_cursor_open(txn, 0, &cursor);
     if (rc == 0) {
         while ((rc = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) == 0) {
@@ -91,7 +64,8 @@ count_free(zp__store *store, uint64_t *ret_all, uint64_t *ret_usable)
                 memcpy(&id, key.mv_data, sizeof id);
             }
             *ret_all += n;
-            *ret_usable += found.pid == 0 || id <= found.txn ? n : 0;
+            *ret_usable +=
+                found.oldest_pid == 0 || id <= found.oldest_txn ? n : 0;
         }
         mdb_cursor_close(cursor);
     }
@@ -340,7 +314,7 @@ zp__store_usage(zp__store *store, zp__usage *ret)
     zp__log log;
     uint64_t free;
     uint64_t usable;
-    oldest found = {0, 0, 0};
+    zp__readers found;
     int rc = count_free(store, &free, &usable);
 
     if (rc == 0)
@@ -357,10 +331,10 @@ zp__store_usage(zp__store *store, zp__usage *ret)
     rc = mdb_env_info(store->env, &info);
     if (rc != 0)
         return zp__mdb_fail(store, rc, "reading");
-    mdb_reader_list(store->env, see_reader, &found);
+    zp__readers_look(store, &found);
     ret->used_bytes = (info.me_last_pgno + 1 - free) * store->page;
     ret->max_bytes = store->limits.max_bytes;
-    ret->readers = found.readers;
-    ret->oldest_reader = found.pid;
+    ret->readers = found.n;
+    ret->oldest_reader = found.oldest_pid;
     return 0;
 }
