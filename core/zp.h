@@ -26,8 +26,8 @@
  *    ZP_EFORK and touches nothing (freeing one gives NULL, and leaks it).
  *    Several contexts, in several threads, are fine.
  *  - Callbacks run only inside zp_run(), inside a call that waits (zp_wait()
- *    and its kin), or inside ev_run() of the application's own loop; never
- *    from within a registering call.
+ *    and its kin), inside zp_ctx_dispatch(), or inside ev_run() of the
+ *    application's own loop; never from within a registering call.
  *  - Freeing or cancelling anything inside any callback is legal.
  *
  * Errors that every call on a context or state can give, and which the
@@ -229,7 +229,7 @@ ZP_API int zp_break(zp_ctx *ctx);
 
 /* The descriptor to poll (it stays the same) and the poll(2) events to wait
  * for. Borrowed from CTX: nothing but poll, select or epoll may be done with
- * it. Errors: -EMFILE, -ENFILE. */
+ * it. Errors: -EMFILE, -ENFILE, -ENOSPC. */
 ZP_API int zp_ctx_fd(zp_ctx *ctx);
 ZP_API int zp_ctx_events(zp_ctx *ctx);
 

@@ -21,22 +21,22 @@
 /* A source of GLib's that is a zproc context. What ends it, an error or a
  * negative value of a callback, is given to the function that was set with
  * g_source_set_callback(), as its first argument. */
-typedef struct ZpSource {
+typedef struct ContextSource {
     GSource source; /* which GLib knows: the first member */
     zp_ctx *ctx;
     gpointer tag; /* of the descriptor */
-} ZpSource;
+} ContextSource;
 
-typedef void ZpEndFunc(int rc, gpointer user);
+typedef void ContextEndFunc(int rc, gpointer user);
 
 /* Before it waits: for how many milliseconds at most? Rounded up, for a little
  * too early would be for nothing. TRUE: not at all. */
 static gboolean
-zp_source_prepare(GSource *source, gint *ret_timeout)
+context_source_prepare(GSource *source, gint *ret_timeout)
 {
     double seconds;
 
-    if (zp_ctx_timeout(((ZpSource *)source)->ctx, &seconds) < 0)
+    if (zp_ctx_timeout(((ContextSource *)source)->ctx, &seconds) < 0)
         return TRUE; /* dispatching will tell why */
     *ret_timeout = seconds < 0 ? -1 : (gint)(seconds * 1000 + 0.999);
     return *ret_timeout == 0;
@@ -44,44 +44,44 @@ zp_source_prepare(GSource *source, gint *ret_timeout)
 
 /* Afterwards: is there something to do? */
 static gboolean
-zp_source_check(GSource *source)
+context_source_check(GSource *source)
 {
     gint timeout;
 
-    return g_source_query_unix_fd(source, ((ZpSource *)source)->tag) ||
-           zp_source_prepare(source, &timeout);
+    return g_source_query_unix_fd(source, ((ContextSource *)source)->tag) ||
+           context_source_prepare(source, &timeout);
 }
 
 static gboolean
-zp_source_dispatch(GSource *source, GSourceFunc callback, gpointer user)
+context_source_dispatch(GSource *source, GSourceFunc callback, gpointer user)
 {
-    int rc = zp_ctx_dispatch(((ZpSource *)source)->ctx);
+    int rc = zp_ctx_dispatch(((ContextSource *)source)->ctx);
 
     if (rc >= 0)
         return G_SOURCE_CONTINUE;
     if (callback)
-        ((ZpEndFunc *)(void (*)(void))callback)(rc, user);
+        ((ContextEndFunc *)(void (*)(void))callback)(rc, user);
     return G_SOURCE_REMOVE;
 }
 
-static GSourceFuncs zp_source_funcs = {
-    .prepare = zp_source_prepare,
-    .check = zp_source_check,
-    .dispatch = zp_source_dispatch,
+static GSourceFuncs context_source_funcs = {
+    .prepare = context_source_prepare,
+    .check = context_source_check,
+    .dispatch = context_source_dispatch,
 };
 
 /* A source for CTX, which must live as long; or an error code. */
 static int
-zp_source_new(GSource **ret_source, zp_ctx *ctx)
+context_source_new(GSource **ret_source, zp_ctx *ctx)
 {
     int fd = zp_ctx_fd(ctx);
     GSource *source;
 
     TRY(fd);
-    source = g_source_new(&zp_source_funcs, sizeof(ZpSource));
+    source = g_source_new(&context_source_funcs, sizeof(ContextSource));
     g_source_set_name(source, "zproc");
-    ((ZpSource *)source)->ctx = ctx;
-    ((ZpSource *)source)->tag =
+    ((ContextSource *)source)->ctx = ctx;
+    ((ContextSource *)source)->tag =
         g_source_add_unix_fd(source, fd, (GIOCondition)zp_ctx_events(ctx));
     *ret_source = source;
     return 0;
@@ -165,7 +165,7 @@ play(struct game *game)
     TRY(zp_call_when_change(zp_ctx_state(game->ctx), NULL, ZP_KEYS("pong"),
                             NULL, on_pong, game));
     TRY(zp_spawn(game->ctx, NULL, NULL, player, NULL));
-    TRY(zp_source_new(&source, game->ctx));
+    TRY(context_source_new(&source, game->ctx));
     g_source_set_callback(source, (GSourceFunc)(void (*)(void))on_end, game,
                           NULL);
     g_source_attach(source, NULL);
