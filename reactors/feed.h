@@ -214,6 +214,9 @@ zp__sub *zp__subs_find(const zp__subs *subs, unsigned char kind, uint64_t hash);
 
 /* ---- tap.c ---- */
 
+/* Can these be watched? And how many bytes they are. Errors: -EINVAL. */
+int zp__tap_check_keys(const char *const *keys, size_t n, size_t *ret_bytes);
+
 /* Check and copy what is wanted of HANDLE. Errors: -EINVAL, -ENOMEM. On
  * success one reference is held: zp__tap_unref() undoes it. */
 int zp__tap_init(zp__tap *tap, zp_state *handle, const char *const *keys,

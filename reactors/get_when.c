@@ -241,13 +241,17 @@ wait_for(waiting *w, bool looks)
     return rc;
 }
 
+/* The keys, too: a wait for what holds already makes no watch of them. */
 static int
 check(const waiting *w)
 {
-    if (w->want->options.timeout > 0)
+    const zp__want *want = w->want;
+    size_t bytes;
+
+    if (want->options.timeout > 0)
         return zp__fail(-EINVAL, "options.timeout is for callbacks and "
                                  "iterators: a wait has its own");
-    return 0;
+    return zp__tap_check_keys(want->keys, want->n_keys, &bytes);
 }
 
 /* To be called with what is wanted. */

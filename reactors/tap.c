@@ -20,8 +20,8 @@ compare_keys(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static int
-check_keys(const char *const *keys, size_t n, size_t *ret_bytes)
+int
+zp__tap_check_keys(const char *const *keys, size_t n, size_t *ret_bytes)
 {
     int rc = 0;
 
@@ -58,7 +58,7 @@ zp__tap_init(zp__tap *tap, zp_state *handle, const char *const *keys,
 {
     size_t bytes, one = sizeof(zp__link) + sizeof(char *);
     char *block, *text;
-    int rc = check_keys(keys, n_keys, &bytes);
+    int rc = zp__tap_check_keys(keys, n_keys, &bytes);
 
     if (rc < 0)
         return rc;
