@@ -32,9 +32,11 @@ int zp__loop_timer(zp__loop *loop, zp__handle **ret, zp__loop_fn *fn,
 void zp__timer_set(zp__handle *timer, double seconds);
 
 /* FN while the zmq SOCKET is readable: ZMQ_FD's edges are turned into levels
- * (ZMQ_EVENTS looked at before each poll), FN need not read it dry. */
+ * (ZMQ_EVENTS looked at before each poll), FN need not read it dry. Whoever
+ * uses the socket outside of FN, in whatever way, says so (NULL is fine). */
 int zp__loop_zmq(zp__loop *loop, zp__handle **ret, void *socket,
                  zp__loop_fn *fn, void *user);
+void zp__loop_touched(zp__handle *socket);
 
 /* FN soon, once per zp__kick(), from the loop. */
 int zp__loop_kick(zp__loop *loop, zp__handle **ret, zp__loop_fn *fn,

@@ -113,14 +113,14 @@ zp__loop_poll_fd(zp__loop *loop)
 /* When HANDLE wants to be called, whatever its descriptor says: in how many
  * seconds; negative: never. */
 static double
-due(const zp__handle *handle)
+due(zp__handle *handle)
 {
     struct ev_loop *ev = handle->loop->ev;
     double left;
 
     if (ev_is_active(&handle->idle))
         return 0;
-    if (handle->socket && zp__socket_ready(handle))
+    if (handle->touched && zp__socket_ready(handle))
         return 0;
     if (!ev_is_active(&handle->timer))
         return -1;
@@ -131,7 +131,7 @@ due(const zp__handle *handle)
 double
 zp__loop_poll_timeout(zp__loop *loop)
 {
-    const zp__handle *handle;
+    zp__handle *handle;
     double soonest = -1, left;
 
     if (ev_pending_count(loop->ev) > 0)

@@ -31,6 +31,7 @@ struct zp__handle {
     void *user;
     int fd;             /* of a descriptor, of a socket; else -1 */
     void *socket;       /* zmq's */
+    bool touched;       /* its descriptor may say nothing of what is there */
     int lent;           /* references taken from the loop's count */
     ev_io io;           /* of a descriptor, of a socket */
     ev_prepare prepare; /* of a socket */
@@ -62,7 +63,7 @@ zp__loop_forked(const zp__loop *loop)
 
 /* Is there something to be received from HANDLE's socket? Eats ZMQ_FD's edge.
  */
-bool zp__socket_ready(const zp__handle *handle);
+bool zp__socket_ready(zp__handle *handle);
 
 /* Keep the epoll set, if there is one: HANDLE's descriptor has come, goes; the
  * loop ends. Adding: -ENOMEM, -ENOSPC. */
