@@ -52,6 +52,7 @@ typedef struct zp__server {
 
     int bells[ZP__SLOTS]; /* descriptors of the watchers' bells */
     unsigned n_bells, max_bells;
+    double rung_at[ZP__SLOTS];
     struct rlimit limit; /* of descriptors, before it was raised */
     bool limit_raised;
     bool bare;   /* there is a watcher without a bell */

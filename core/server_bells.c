@@ -119,7 +119,7 @@ zp__server_bells_tidy(zp__server *server)
 
 /* False: it is deaf. */
 static bool
-ring_slot(zp__server *server, unsigned slot)
+ring_slot(zp__server *server, unsigned slot, double now)
 {
     int fd = server->bells[slot];
 
@@ -127,14 +127,16 @@ ring_slot(zp__server *server, unsigned slot)
         fd = open_bell(server, slot);
     if (fd < 0)
         return false;
-    if (zp__slot_ring(&server->board->shared->slots[slot]))
+    if (zp__slot_ring(&server->board->shared->slots[slot])) {
         zp__fifo_ring(fd);
+        server->rung_at[slot] = now;
+    }
     return true;
 }
 
 /* Ring all that want the topic. True if somebody did and no one was deaf. */
 static bool
-ring_topic(zp__server *server, uint64_t hash)
+ring_topic(zp__server *server, uint64_t hash, double now)
 {
     unsigned words = zp__slot_words(server->board);
     bool any = false, deaf = false;
@@ -144,7 +146,8 @@ ring_topic(zp__server *server, uint64_t hash)
 
         for (; bits; bits &= bits - 1) {
             any = true;
-            if (!ring_slot(server, i * 64 + (unsigned)__builtin_ctzll(bits)))
+            if (!ring_slot(server, i * 64 + (unsigned)__builtin_ctzll(bits),
+                           now))
                 deaf = true;
         }
     }
@@ -155,18 +158,20 @@ void
 zp__server_ring_all(zp__server *server)
 {
     unsigned used = zp__slot_words(server->board) * 64;
+    double now = zp__now();
 
     zp__board_fence();
     for (unsigned i = 0; i < used; i++)
         if (atomic_load(&server->board->shared->slots[i].owner))
-            (void)ring_slot(server, i);
+            (void)ring_slot(server, i, now);
 }
 
 /* ------------------------------------------------------------ being late -- */
 
 /* Note that its message will come later: false if it cannot. */
 static bool
-put_late(zp__server *server, const uint8_t *topic, uint32_t kind, uint64_t hash)
+put_late(zp__server *server, const uint8_t *topic, uint32_t kind, uint64_t hash,
+         double now)
 {
     zp__topic *entry = zp__topics_get(&server->topics, kind, hash);
 
@@ -179,7 +184,7 @@ put_late(zp__server *server, const uint8_t *topic, uint32_t kind, uint64_t hash)
         memcpy(server->late[server->n_late++], topic, ZP__TOPIC_SIZE);
     }
     if (!(server->look > 0))
-        server->look = zp__now() + LOOK;
+        server->look = now + LOOK;
     return true;
 }
 
@@ -187,9 +192,11 @@ void
 zp__server_ring_batch(zp__server *server)
 {
     size_t n = 0;
+    double now;
 
     if (!server->n_batch)
         return;
+    now = zp__now();
     zp__board_fence();
     for (size_t i = 0; i < server->n_batch; i++) {
         const uint8_t *topic = server->batch[i];
@@ -197,17 +204,18 @@ zp__server_ring_batch(zp__server *server)
         uint64_t hash;
 
         if (zp__topic_read(topic, ZP__TOPIC_SIZE, &kind, &hash) &&
-            ring_topic(server, hash) && !server->bare &&
-            put_late(server, topic, kind, hash))
+            ring_topic(server, hash, now) && !server->bare &&
+            put_late(server, topic, kind, hash, now))
             continue;
         memmove(server->batch[n++], topic, ZP__TOPIC_SIZE);
     }
     server->n_batch = n;
 }
 
-/* Has anybody who wants the topic been rung and not answered? */
+/* Has anybody who wants the topic been rung long ago and not answered? If it
+ * was a moment ago, there will be another look. */
 static bool
-unanswered(zp__server *server, uint64_t hash)
+unanswered(zp__server *server, uint64_t hash, double now)
 {
     unsigned words = zp__slot_words(server->board);
     bool found = false;
@@ -220,6 +228,10 @@ unanswered(zp__server *server, uint64_t hash)
 
             if (!atomic_load(&server->board->shared->slots[slot].rung))
                 continue;
+            if (now - server->rung_at[slot] < LOOK) {
+                server->look = now + LOOK;
+                continue;
+            }
             found = true;
             close_bell(server, slot); /* it may be another file by now */
         }
@@ -230,6 +242,7 @@ unanswered(zp__server *server, uint64_t hash)
 int
 zp__server_send_late(zp__server *server, bool all)
 {
+    double now = zp__now();
     size_t n = 0, i;
     int rc = 0;
 
@@ -242,7 +255,7 @@ zp__server_send_late(zp__server *server, bool all)
 
         memcpy(topic, server->late[i], sizeof topic);
         (void)zp__topic_read(topic, sizeof topic, &kind, &hash);
-        if (!all && !unanswered(server, hash)) {
+        if (!all && !unanswered(server, hash, now)) {
             memcpy(server->late[n++], topic, sizeof topic);
             continue;
         }
