@@ -54,6 +54,14 @@ name_topic(unsigned char *name, unsigned char kind, uint64_t hash)
         name[i] = (unsigned char)hash;
 }
 
+/* Subscribe to a topic, or undo it. */
+static int
+set_topic(zp__feed *feed, int option, const unsigned char *name)
+{
+    zp__loop_touched(feed->readable);
+    return zp__zmq_topic(feed->socket, option, name, ZP__TOPIC_SIZE);
+}
+
 static int
 sub_new(zp__feed *feed, zp__sub **ret, unsigned char kind, uint64_t hash)
 {
@@ -65,8 +73,7 @@ sub_new(zp__feed *feed, zp__sub **ret, unsigned char kind, uint64_t hash)
         return rc;
     name_topic(sub->name, kind, hash);
     zp__bell_want(feed, hash, true);
-    rc =
-        zp__zmq_topic(feed->socket, ZMQ_SUBSCRIBE, sub->name, sizeof sub->name);
+    rc = set_topic(feed, ZMQ_SUBSCRIBE, sub->name);
     if (rc < 0) {
         zp__bell_want(feed, hash, false);
         zp__subs_remove(&feed->subs, sub);
@@ -81,7 +88,7 @@ static void
 sub_free(zp__feed *feed, zp__sub *sub)
 {
     zp__list_remove(&sub->idle);
-    zp__zmq_topic(feed->socket, ZMQ_UNSUBSCRIBE, sub->name, sizeof sub->name);
+    (void)set_topic(feed, ZMQ_UNSUBSCRIBE, sub->name);
     zp__bell_want(feed, sub->hash, false);
     zp__subs_remove(&feed->subs, sub);
 }
@@ -179,8 +186,7 @@ static void
 ask_no_more(zp__feed *feed)
 {
     if (feed->is_asking)
-        zp__zmq_topic(feed->socket, ZMQ_UNSUBSCRIBE, feed->asking,
-                      sizeof feed->asking);
+        (void)set_topic(feed, ZMQ_UNSUBSCRIBE, feed->asking);
     feed->is_asking = false;
 }
 
@@ -190,8 +196,7 @@ ask(zp__feed *feed)
 {
     ask_no_more(feed);
     name_sync(feed->asking);
-    feed->is_asking = zp__zmq_topic(feed->socket, ZMQ_SUBSCRIBE, feed->asking,
-                                    sizeof feed->asking) == 0;
+    feed->is_asking = set_topic(feed, ZMQ_SUBSCRIBE, feed->asking) == 0;
     feed->asked = feed->serial;
     zp__timer_set(feed->patience_timer, feed->patience);
 }
@@ -253,6 +258,7 @@ reconnect(zp__feed *feed)
 {
     uint32_t generation = generation_now(feed);
 
+    zp__loop_touched(feed->readable);
     disconnect(feed);
     if (try_connect(feed) == 0)
         feed->connected = generation;
@@ -274,6 +280,8 @@ zp__feed_drain(zp__feed *feed)
     uint32_t generation;
     bool rang = zp__bell_answer(feed);
 
+    if (!rang)
+        zp__loop_touched(feed->readable);
     for (int i = 0; i < DRAIN_MAX && !rang; i++) {
         int size = zp__zmq_recv(feed->socket, news, sizeof news);
 
@@ -350,12 +358,11 @@ connect_socket(zp__feed *feed)
     rc = try_connect(feed);
     name_topic(bare, ZP__TOPIC_BARE, 0);
     if (rc == 0 && !feed->bell) /* before what it is to be known of */
-        rc = zp__zmq_topic(feed->socket, ZMQ_SUBSCRIBE, bare, sizeof bare);
+        rc = set_topic(feed, ZMQ_SUBSCRIBE, bare);
     if (rc < 0)
         return rc;
     name_sync(feed->standing);
-    return zp__zmq_topic(feed->socket, ZMQ_SUBSCRIBE, feed->standing,
-                         sizeof feed->standing);
+    return set_topic(feed, ZMQ_SUBSCRIBE, feed->standing);
 }
 
 static int
