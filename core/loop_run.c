@@ -127,7 +127,7 @@ int
 zp__loop_run(zp__loop *loop, const bool *done, double timeout)
 {
     struct zp__frame frame;
-    int active, rc;
+    int active, rc = 0;
     bool forked;
 
     if (done && *done)
