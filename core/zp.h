@@ -201,7 +201,7 @@ typedef struct zp_stats {
     uint64_t events;        /* delivered to callbacks of this context */
     uint64_t server_pid;
     uint64_t server_generation; /* how often the server was started */
-    double longest_callback;    /* seconds */
+    double longest_callback;    /* seconds, without those that it waited */
 } zp_stats;
 
 /* Fill *RET_STATS. Errors: -EINVAL (size). */
@@ -501,8 +501,9 @@ ZP_API int zp_iter_next(zp_iter *iter, const char **ret_key,
 
 /* A snapshot of STATE as it is now, and as it was at REVISION. It holds a read
  * transaction: it stays readable until freed, and keeps its pages from being
- * used again, so do not keep one for long. zp_at() errors: ZP_EGONE (older
- * than what is retained), -ERANGE (not reached yet). */
+ * used again, so do not keep one for long. Errors: -EAGAIN (too many read
+ * transactions: the text says whose); of zp_at() ZP_EGONE (older than what is
+ * retained), -ERANGE (not reached yet). */
 ZP_API int zp_snapshot(zp_state *state, zp_state **ret_snapshot);
 ZP_API int zp_at(zp_state *state, zp_state **ret_snapshot, uint64_t revision);
 

@@ -198,6 +198,48 @@ one_before(zp_state *state, const char *key, int64_t *ret_value)
 }
 /* [/at] */
 
+/* zp_history(3): all that a key has been, from now back. */
+/* [history] */
+static int
+look_back(zp_state *state, const char *key)
+{
+    char text[40];
+    const zp_value *value;
+    zp_history *history;
+    zp_history_entry entry;
+    int rc;
+
+    if ((rc = zp_history_new(state, &history, key)) < 0)
+        return rc;
+    while ((rc = zp_history_next(history, &entry, &value)) == 1) {
+        if (value)
+            zp_value_text(value, text, sizeof(text));
+        else
+            strcpy(text, entry.flags & ZP_DELETED ? "deleted" : "not kept");
+        printf("%s%s\n", text, entry.flags & ZP_CREATED ? " (created)" : "");
+    }
+    zp_history_free(history);
+    if (rc == ZP_EGONE) {
+        printf("what was before is forgotten\n");
+        rc = 0;
+    }
+    return rc;
+}
+/* [/history] */
+
+static int
+looking_back(zp_state *state)
+{
+    int rc;
+
+    if ((rc = zp_set(state, "mood", ZP_S("tired"))) < 0 ||
+        (rc = zp_set(state, "mood", ZP_S("awake"))) < 0 ||
+        (rc = zp_delete(state, "mood")) < 0 ||
+        (rc = zp_set(state, "mood", ZP_S("happy"))) < 0)
+        return rc;
+    return look_back(state, "mood");
+}
+
 /* zp_atomic(3): all of it or nothing. */
 /* [atomic] */
 struct transfer {
@@ -601,10 +643,15 @@ main(int argc, char **argv)
     static const struct {
         const char *name;
         int (*fn)(zp_state *state);
-    } parts[] = {{"zp_tpl", array},    {"zp_state", dictionary},
-                 {"zp_dict", fruit},   {"zp_snapshot", earlier},
-                 {"zp_atomic", bank},  {"zp_call_when_change", watching},
-                 {"zp_watch", live},   {"zp_watch_next", following},
+    } parts[] = {{"zp_tpl", array},
+                 {"zp_state", dictionary},
+                 {"zp_dict", fruit},
+                 {"zp_snapshot", earlier},
+                 {"zp_history", looking_back},
+                 {"zp_atomic", bank},
+                 {"zp_call_when_change", watching},
+                 {"zp_watch", live},
+                 {"zp_watch_next", following},
                  {"zp_get_when", jobs}};
     zp_ctx *ctx = NULL;
     int rc;

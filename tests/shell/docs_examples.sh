@@ -78,6 +78,11 @@ pear: 5
 zp_snapshot
 it was 1, it is 2
 one revision ago: 1
+zp_history
+"happy" (created)
+deleted
+"awake"
+"tired" (created)
 zp_atomic
 the second time: refused
 ann 3, ben 7
