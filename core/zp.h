@@ -674,6 +674,11 @@ typedef struct zp_watch_options {
     uint64_t *cursor;  /* of zp_get_when...() alone: see there */
 } zp_watch_options;
 
+/* Watch options written where they are used: ZP_WATCH(.flags = ZP_LIVE). (C
+ * only, and good until the end of the block.) */
+#define ZP_WATCH(...)                                                          \
+    (&(zp_watch_options){.size = sizeof(zp_watch_options), __VA_ARGS__})
+
 /* Of a condition: 1 if it holds in SNAPSHOT, which is borrowed, 0 if not, or a
  * negative value, which ends zp_run() or the wait and is returned by it. It
  * should only look; it is called from the loop like a callback. */
@@ -692,7 +697,8 @@ typedef int zp_watch_fn(zp_watch *watch, const zp_event *event, void *user);
  * Callbacks, and iterators. STATE must be live. FN is called from the loop,
  * once for each event: each change; of a condition, the first look (ZP_FIRST)
  * and each change after which it holds. An overrun is told whether a condition
- * holds or not.
+ * holds or not. Watches that a revision concerns are called in the order of
+ * their registration, but for those that are behind or only see what is newest.
  *
  * With RET_WATCH the caller owns the watch and frees it; with NULL it is freed
  * when it ends. FN NULL makes an iterator (RET_WATCH is needed then), which

@@ -10,6 +10,7 @@
 #include "reactors/watch.h"
 
 #include <errno.h>
+#include <math.h>
 
 /* Has the tap seen all of the log up to HEAD? */
 static bool
@@ -114,6 +115,8 @@ zp_watch_next(zp_watch *watch, const zp_event **ret_event, double timeout)
         rc = zp__fail(-EINVAL, "the watch has a callback: it is no iterator");
     if (rc == 0 && !ret_event)
         rc = zp__fail(-EINVAL, "ret_event is NULL");
+    if (rc == 0 && isnan(timeout))
+        rc = zp__fail(-EINVAL, "the timeout is not a number");
     if (rc < 0)
         return zp__ctx_done(ctx, rc);
     if (!watch->has && !watch->fetch)

@@ -11,6 +11,7 @@
  * that fails, past what it has looked at in vain.
  */
 #include <errno.h>
+#include <math.h>
 
 #include "reactors/watch.h"
 
@@ -243,11 +244,13 @@ wait_for(waiting *w, bool looks)
 
 /* The keys, too: a wait for what holds already makes no watch of them. */
 static int
-check(const waiting *w)
+check(const waiting *w, double timeout)
 {
     const zp__want *want = w->want;
     size_t bytes;
 
+    if (isnan(timeout))
+        return zp__fail(-EINVAL, "the timeout is not a number");
     if (want->options.timeout > 0)
         return zp__fail(-EINVAL, "options.timeout is for callbacks and "
                                  "iterators: a wait has its own");
@@ -261,7 +264,7 @@ get_when_wanted(zp_state *state, zp_state **ret_snapshot, zp__want *want,
 {
     waiting w = {.state = state, .ret = ret_snapshot, .want = want};
     bool looks;
-    int rc = check(&w);
+    int rc = check(&w, timeout);
 
     w.ctx = state->ctx;
     w.cursor = want->options.cursor;
