@@ -326,8 +326,10 @@ test_messages(void **state)
         assert_in_range(turns, 1, 15);
         send_some(f, i % 2 ? 1 : 10);
         if (i % 2) { /* one eats the edges of the others */
-            if (i % 4 == 1)
+            if (i % 4 == 1) {
                 zmq_getsockopt(f->in, ZMQ_EVENTS, &events, &size);
+                zp__loop_touched(f->handle);
+            }
             send_some(f, 9);
         }
     }
