@@ -26,7 +26,8 @@ typedef struct waiting {
     uint64_t left;    /* events to come */
     double deadline;  /* negative: none */
     zp_watch *watch;
-    bool gone; /* the context is */
+    zp_state *snapshot; /* of its event, taken from it */
+    bool gone;          /* the context is */
 } waiting;
 
 /* --------------------------------------------------------- first look -- */
@@ -147,6 +148,34 @@ time_left(const waiting *w)
     return left > 0 ? left : 0;
 }
 
+/* The event's snapshot, with the view, becomes a handle that outlives the
+ * watch. */
+static int
+take_snapshot(waiting *w)
+{
+    zp_watch *watch = w->watch;
+    int rc = zp__state_adopt(&w->snapshot, w->ctx, watch->view, watch->tap.ns,
+                             watch->event.revision);
+
+    if (rc == 0)
+        watch->view = NULL;
+    return rc;
+}
+
+/* Does the condition hold after all that was lost? The predicate may free the
+ * state that is waited on, and then look at the snapshot. */
+static int
+ask_taken(waiting *w)
+{
+    int rc = take_snapshot(w);
+
+    if (rc == 0)
+        rc = ask(w, w->snapshot);
+    if (rc <= 0 && !w->gone)
+        w->snapshot = zp_state_free(w->snapshot);
+    return rc;
+}
+
 /* Changes were lost. That is fine with a condition that holds in spite of it;
  * all else has to be told. */
 static int
@@ -155,7 +184,7 @@ on_overrun(waiting *w, const zp_event *event)
     int rc = 0;
 
     if (w->want->condition.kind)
-        rc = ask(w, (zp_state *)&event->snapshot);
+        rc = ask_taken(w);
     if (rc != 0)
         return rc;
     return zp__fail(ZP_EGONE,
@@ -174,6 +203,7 @@ fetch(waiting *w)
     int rc = zp__watch_fetch(watch, first, &w->gone);
 
     while (rc == 1 && watch->event.kind != ZP_OVERRUN && --w->left > 0) {
+        saw(w, watch->event.revision);
         watch->has = false;
         zp__view_end(watch->view);
         rc = zp__watch_fetch(watch, time_left(w), &w->gone);
@@ -186,37 +216,36 @@ fetch(waiting *w)
     return rc;
 }
 
-/* A wait has failed: how far has it seen? */
+/* A wait has failed: how far has it seen? What a live one has found, but was
+ * not called for yet, is still to be seen. */
 static void
 note_cursor(waiting *w)
 {
     const zp_watch *watch = w->watch;
+    const zp__tap *tap = &watch->tap;
 
-    if (!watch->tap.active || watch->tap.looks)
+    if (!tap->active || tap->looks)
         return;
     if (!watch->has)
-        saw(w, zp__tap_cursor(&watch->tap));
+        saw(w, tap->found_at ? tap->found_at - 1 : zp__tap_cursor(tap));
     else if (watch->event.kind == ZP_CHANGED)
         saw(w, watch->event.revision - 1);
 }
 
-/* The event's snapshot becomes the caller's, with the view. */
+/* The event's snapshot becomes the caller's. */
 static int
 hand_over(waiting *w)
 {
-    zp_watch *watch = w->watch;
-    uint64_t revision = watch->event.revision;
-    int rc = 0;
+    int rc = w->ret && !w->snapshot ? take_snapshot(w) : 0;
 
-    if (w->ret) {
-        rc = zp__state_adopt(w->ret, w->ctx, watch->view, watch->tap.ns,
-                             revision);
-        if (rc < 0)
-            return rc;
-        watch->view = NULL;
-    }
-    saw(w, revision);
-    return rc;
+    if (rc < 0)
+        return rc;
+    if (w->ret)
+        *w->ret = w->snapshot;
+    else
+        zp_state_free(w->snapshot);
+    saw(w, w->watch->event.revision);
+    return 0;
 }
 
 static int
