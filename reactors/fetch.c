@@ -12,11 +12,14 @@
 #include <errno.h>
 #include <math.h>
 
-/* Has the tap seen all of the log up to HEAD? */
+/* Has the tap seen all of the log up to HEAD, and been called for it? */
 static bool
 has_looked(const zp__tap *tap, uint64_t head)
 {
-    return !tap->active || (!tap->looks && zp__tap_cursor(tap) >= head);
+    if (!tap->active)
+        return true;
+    return !tap->looks && !tap->found_at && !tap->expired &&
+           zp__tap_cursor(tap) >= head;
 }
 
 /* Without waiting: as many runs as it takes to see what there is now. */
@@ -73,7 +76,7 @@ zp__watch_fetch(zp_watch *watch, double timeout, bool *ret_gone)
     int rc;
 
     *ret_gone = false;
-    if (watch->has || (watch->complete && !watch->fetch))
+    if (!watch->fetch && (watch->has || watch->complete))
         return watch->has;
     rc = check(watch);
     if (rc < 0)
