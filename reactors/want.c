@@ -12,7 +12,8 @@
     (ZP_LIVE | ZP_OWN | ZP_SAME | ZP_EXCLUDE | ZP_SINCE | ZP_OLDEST |          \
      ZP_SINCE_TIME | ZP_HOLD)
 #define STARTS (ZP_SINCE | ZP_OLDEST | ZP_SINCE_TIME)
-#define TIME_MAX 9e9 /* seconds since 1970 that 64 bits of nanoseconds hold */
+#define SIZE_MOST 4096 /* bytes of a struct that anybody could mean */
+#define TIME_MAX 9e9   /* seconds since 1970 that 64 bits of nanoseconds hold */
 
 int
 zp__want_change(zp__want *want, const char *const *keys, size_t n_keys)
@@ -113,8 +114,8 @@ zp__want_options(zp__want *want, const zp_watch_options *given)
     memset(taken, 0, sizeof *taken);
     if (!given)
         return 0;
-    if (given->size < sizeof given->size)
-        return zp__fail(-EINVAL, "options.size is not set");
+    if (given->size < sizeof given->size || given->size > SIZE_MOST)
+        return zp__fail(-EINVAL, "options.size is %zu", given->size);
     for (size_t i = sizeof *taken; i < given->size; i++)
         if (bytes[i])
             return zp__fail(-EINVAL, "options of a later version are set");
