@@ -17,6 +17,7 @@ struct zp__frame {
     struct zp__frame *outer;
     const bool *done;
     double deadline; /* negative: none */
+    unsigned around; /* libev's runs that this one is inside of */
     bool once;       /* a timeout of 0: one look */
     ev_timer timer;
     bool broken;

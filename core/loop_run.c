@@ -67,6 +67,7 @@ enter_run(zp__loop *loop, struct zp__frame *frame, const bool *done,
     bool forever = !(timeout >= 0 && timeout <= ZP__TIMEOUT_MAX);
 
     frame->outer = loop->top;
+    frame->around = ev_depth(loop->ev);
     frame->done = done;
     frame->once = timeout == 0;
     frame->deadline = forever ? -1 : zp__now() + timeout;
@@ -170,13 +171,18 @@ zp__loop_stop(zp__loop *loop, int code)
     loop->top->code = code;
 }
 
+/* Not while the application runs libev by itself inside of the run: it may wait
+ * for the very callbacks that would be left out. */
 bool
 zp__loop_ending(const zp__loop *loop)
 {
     const struct zp__frame *top = loop->top;
 
-    return loop->dead ||
-           (top && (top->stopped || top->broken || (top->done && *top->done)));
+    if (loop->dead)
+        return true;
+    if (!top || ev_depth(loop->ev) > top->around + 1)
+        return false;
+    return top->stopped || top->broken || (top->done && *top->done);
 }
 
 unsigned
