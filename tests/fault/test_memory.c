@@ -280,11 +280,65 @@ whole(int rc)
     assert_int_equal(first, last);
 }
 
+/* One step of a walk: when there was no memory for it, it was not taken. */
+static int
+step(zp_history *history, uint64_t revision)
+{
+    zp_history_entry entry = {.revision = 0};
+    const zp_value *value;
+    int rc = zp_history_next(history, &entry, &value);
+
+    if (rc == -ENOMEM) {
+        assert_int_equal(entry.revision, 0);
+        rc = zp_history_next(history, &entry, &value);
+    }
+    assert_int_equal(rc, 1);
+    assert_int_equal(entry.revision, revision);
+    return 0;
+}
+
+static int
+looking_back(void)
+{
+    const char *text = "another";
+    zp_state *past = NULL;
+    zp_history *history = NULL;
+    uint64_t revision = 0;
+    int32_t n = 5;
+    int rc = zp_set_int(live, "h", ++round_number);
+
+    TRY(zp_set(live, "h", "is", &n, &text));
+    TRY(zp_revision(live, &revision));
+    TRY(zp_snapshot(live, &past));
+    TRY(zp_retained(past) == 1 ? 0 : -ENOMEM);
+    TRY(zp_history_new(past, &history, "h"));
+    TRY(step(history, revision));
+    TRY(step(history, revision - 1));
+    zp_history_free(history);
+    history = NULL;
+    TRY(zp_history_new(live, &history, "h"));
+    TRY(step(history, revision));
+    zp_history_free(history);
+    zp_state_free(past);
+    return plain(rc);
+}
+
 static int
 got(zp_watch *watch, const zp_event *event, void *user)
 {
+    zp_value *before = NULL, *after = NULL;
+    int rc = zp_event_values(event, &before, &after, 0);
+
     (void)watch;
-    (void)event;
+    if (rc == -ENOMEM) {
+        assert_null(before);
+        assert_null(after);
+        rc = zp_event_values(event, &before, &after, 0);
+    }
+    assert_int_equal(rc, 0);
+    assert_non_null(after);
+    zp_value_free(before);
+    zp_value_free(after);
     ++*(int *)user;
     return 0;
 }
@@ -376,6 +430,13 @@ test_dictionary(void **state)
 }
 
 static void
+test_looking_back(void **state)
+{
+    (void)state;
+    with_failures(looking_back, no_more);
+}
+
+static void
 test_watching(void **state)
 {
     (void)state;
@@ -397,6 +458,7 @@ main(void)
         ZP_TEST_WITH(test_values, open_ctx, close_ctx),
         ZP_TEST_WITH(test_popping, open_ctx, close_ctx),
         ZP_TEST_WITH(test_dictionary, open_ctx, close_ctx),
+        ZP_TEST_WITH(test_looking_back, open_ctx, close_ctx),
         ZP_TEST_WITH(test_watching, open_ctx, close_ctx),
         ZP_TEST_WITH(test_spawning, open_ctx, close_ctx),
     };
