@@ -161,6 +161,7 @@ struct zp__feed {
     zp__node due;      /* those with something that is not in the log */
     zp__reader buffered, live;
     unsigned turns;   /* on the stack */
+    unsigned part;    /* of a turn, with which the next one begins */
     zp__frame *spare; /* turns' memory, for as many as were nested */
     uint64_t order;   /* the next registration's */
     uint64_t rows;    /* matched so far: marks taps */
@@ -262,7 +263,8 @@ void zp__tap_in_line(zp__tap *tap);
 /* An event for a live tap at that revision; 0: none any more. */
 void zp__tap_found(zp__tap *tap, uint64_t revision);
 
-/* It has had its first look. */
+/* It is to have its first look; it has had it. */
+void zp__tap_look(zp__tap *tap);
 void zp__tap_looked(zp__tap *tap);
 
 /* Does it want this change? (Whose it is has been looked at.) */

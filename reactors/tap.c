@@ -228,6 +228,13 @@ note_due(zp__tap *tap)
 }
 
 void
+zp__tap_look(zp__tap *tap)
+{
+    tap->looks = true;
+    note_due(tap);
+}
+
+void
 zp__tap_looked(zp__tap *tap)
 {
     tap->looks = false;

@@ -15,7 +15,8 @@
  *
  * Each part gets its share of the turn's events, rows and time, and at least
  * one event; so neither a backlog nor a live tap that always has news keeps the
- * others, the application's watchers among them, from their turn.
+ * others, the application's watchers among them, from their turn. A turn that
+ * a callback ends is followed by one that begins with the next part.
  *
  * What a callback may do to us: anything. It may end, free or add taps, free
  * the context, or run the loop, in which case another turn comes *inside* of
@@ -400,7 +401,7 @@ read_laggards(zp__turn *t, zp__reader *reader)
 }
 
 static int
-turn_buffered(zp__turn *t)
+turn_in_line(zp__turn *t)
 {
     zp__reader *reader = &t->feed->buffered;
     uint64_t low;
@@ -410,7 +411,15 @@ turn_buffered(zp__turn *t)
         return rc;
     low = lowest(t, reader);
     share(t, low < reader->read ? ZP__TURN / 2 : ZP__TURN * 3 / 4);
-    rc = read_in_line(t, reader);
+    return read_in_line(t, reader);
+}
+
+static int
+turn_laggards(zp__turn *t)
+{
+    zp__reader *reader = &t->feed->buffered;
+    int rc = overruns(t, reader);
+
     if (rc != GO)
         return rc;
     share(t, ZP__TURN / 4);
@@ -562,6 +571,31 @@ end(zp__turn *t, int rc)
     }
 }
 
+/* One that is ended before its time, by a callback or by what came true, is
+ * followed by one that begins behind the part it was in: else who ends each
+ * turn would keep the parts behind it from ever having theirs. */
+static int
+do_parts(zp__turn *t)
+{
+    static int (*const parts[])(zp__turn * t) = {looks, turn_live, turn_in_line,
+                                                 turn_laggards, expiries};
+    unsigned n = sizeof parts / sizeof *parts, first = t->feed->part;
+    int rc = GO;
+
+    for (unsigned i = 0; i < n && rc == GO; i++) {
+        unsigned part = (first + i) % n;
+
+        t->feed->part = (part + 1) % n;
+        rc = parts[part](t);
+    }
+    if (rc != GO)
+        return rc;
+    t->feed->part = 0;
+    if (first) /* some of it is only for who has been through a part before */
+        t->more = true;
+    return rc;
+}
+
 void
 zp__feed_turn(zp__feed *feed)
 {
@@ -579,13 +613,7 @@ zp__feed_turn(zp__feed *feed)
     t.feed = feed;
     rc = begin(&t);
     if (rc == 0)
-        rc = looks(&t);
-    if (rc == GO)
-        rc = turn_live(&t);
-    if (rc == GO)
-        rc = turn_buffered(&t);
-    if (rc == GO)
-        rc = expiries(&t);
+        rc = do_parts(&t);
     if (rc == GONE)
         zp__frame_free(t.frame);
     else

@@ -66,11 +66,13 @@ on_event(zp__tap *tap, zp_event *event)
     return watch->fn(watch, event, watch->user);
 }
 
-/* Begin the iterator's own view: 1 if REVISION can be read through it, 0 if it
- * has gone since the turn began, or an error. */
+/* Begin the iterator's own view: 1 if EVENT can be read through it, 0 if it has
+ * gone since the turn began, or an error. What there was before a change is
+ * read, too. */
 static int
-begin_view(zp_watch *watch, uint64_t revision)
+begin_view(zp_watch *watch, const zp_event *event)
 {
+    uint64_t oldest = event->revision - (event->kind == ZP_CHANGED);
     uint64_t head, tail;
     int rc;
 
@@ -78,18 +80,25 @@ begin_view(zp_watch *watch, uint64_t revision)
     rc = zp__view_begin(watch->view);
     if (rc == 0)
         rc = zp__view_range(watch->view, &head, &tail);
-    if (rc < 0 || revision < tail)
+    if (rc < 0 || oldest + 1 < tail)
         zp__view_end(watch->view);
-    return rc < 0 ? rc : revision >= tail;
+    return rc < 0 ? rc : oldest + 1 >= tail;
 }
 
-/* It stays in the log, and comes again: as an overrun, or after the error. */
+/* It comes again: as an overrun, or after the error. */
 static void
 put_back(zp_watch *watch, const zp_event *event)
 {
+    zp__tap *tap = &watch->tap;
+
     if (event->kind == ZP_CHANGED)
-        zp__tap_apart(&watch->tap, event->revision - 1);
-    zp__kick(watch->tap.feed->kick);
+        zp__tap_apart(tap, event->revision - 1);
+    else if (event->kind == ZP_OVERRUN)
+        zp__tap_apart(tap, event->first - 1);
+    else
+        zp__tap_look(tap);
+    zp__view_end(tap->feed->view); /* ends the turn, which would move it on */
+    zp__kick(tap->feed->kick);
 }
 
 /* The time of an iterator that is over is not told as an event. */
@@ -102,7 +111,7 @@ on_fetched(zp__tap *tap, zp_event *event)
     if (rc <= 0)
         return rc;
     if (event->kind != ZP_TIMEDOUT) {
-        rc = begin_view(watch, event->revision);
+        rc = begin_view(watch, event);
         if (rc <= 0) {
             put_back(watch, event);
             return rc;
@@ -318,7 +327,7 @@ zp_go_live(zp_watch *watch)
     rc = zp__ctx_enter(watch->tap.feed->ctx);
     if (rc == 0)
         rc = zp__tap_go_live(&watch->tap);
-    if (rc == 0)
+    if (rc == 0 && !watch->fetch) /* else it is theirs who wait */
         watch->has = false;
     return zp__ctx_done(watch->tap.feed->ctx, rc);
 }
