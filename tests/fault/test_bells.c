@@ -1,0 +1,481 @@
+/*
+ * test_bells.c - the watchers' bells, when they or the messages fail: what
+ * happened comes all the same, once and in order.
+ *
+ * The tests look at the board and into the feed to break what they want to
+ * break; what comes of it they see through zp.h alone.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "core/slots.h"
+#include "core/zmq_call.h"
+#include "reactors/feed.h"
+#include "tests/api/watching.h"
+
+#define WAIT 20.0 /* for what has to come */
+
+/* ---------------------------------------------------------- looking inside */
+
+static zp__shared *
+shared_of(const fixture *f)
+{
+    return f->ctx->board->shared;
+}
+
+/* How many slots are taken. */
+static unsigned
+taken(const fixture *f)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < ZP__SLOTS; i++)
+        n += atomic_load(&shared_of(f)->slots[i].owner) != 0;
+    return n;
+}
+
+static bool
+one_is_taken(void *user)
+{
+    return taken(user) == 1;
+}
+
+static const char *
+bell_file(const fixture *f, unsigned slot)
+{
+    static char path[ZP__PATH_MAX];
+
+    return zp__slot_file(&f->ctx->place, slot, path);
+}
+
+static bool
+is_dry(const char *path)
+{
+    char byte;
+    int fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    bool dry;
+
+    assert_true(fd >= 0);
+    dry = read(fd, &byte, 1) < 0 && errno == EAGAIN;
+    close(fd);
+    return dry;
+}
+
+static void
+kill_server(const fixture *f)
+{
+    zp__pid server = zp__board_server(f->ctx->board);
+
+    assert_int_equal(zp__pid_kill(&server, SIGKILL), 0);
+}
+
+static void
+watch(fixture *f, recorder *r)
+{
+    r->ctx = f->ctx;
+    assert_ok(
+        zp_call_when_change(f->state, NULL, ZP_KEYS("a"), NULL, record, r));
+}
+
+/* Sets, each of which has to wake the watcher by itself. */
+static void
+expect(fixture *f, recorder *r, int n)
+{
+    static int64_t value; /* never the one that is there */
+
+    for (int i = 0; i < n; i++) {
+        size_t before = r->n;
+
+        set(f->other, "a", --value);
+        run_until(r, before + 1);
+        assert_int_equal(r->n, before + 1);
+        assert_int_equal(r->events[before].value, value);
+    }
+}
+
+/* --------------------------------------------------------------- the tests */
+
+/* Goal: each context that watches has a bell, until it is freed. */
+static void
+test_who_has_one(void **state)
+{
+    fixture *f = *state;
+    recorder r = {0}, other = {0};
+    fixture second = {0};
+
+    assert_int_equal(taken(f), 0);
+    watch(f, &r);
+    assert_int_equal(taken(f), 1);
+    assert_non_null(f->ctx->feed->bell);
+    assert_ok(zp_ctx_attach(&second.ctx, zp_ctx_address(f->ctx), NULL));
+    second.state = zp_ctx_state(second.ctx);
+    assert_int_equal(taken(f), 1);
+    watch(&second, &other);
+    assert_int_equal(taken(f), 2);
+    expect(f, &r, 3);
+    run_until(&other, 3);
+    zp_ctx_free(second.ctx);
+    assert_int_equal(taken(f), 1);
+    expect(f, &r, 3);
+    forget(&r);
+    forget(&other);
+}
+
+/* A socket of its own that wants what F's feed is subscribed to: the server
+ * keeps its interest when the feed has none. Returns when the server knows. */
+static void *
+stand_in(fixture *f, const uint8_t *topic)
+{
+    void *sub = zmq_socket(zp__client_zmq(f->ctx->client), ZMQ_SUB);
+    zmq_pollitem_t item = {sub, 0, ZMQ_POLLIN, 0};
+    uint8_t sync[ZP__TOPIC_SIZE] = {ZP__TOPIC_SYNC, 1, 2, 3};
+
+    assert_non_null(sub);
+    assert_int_equal(zmq_connect(sub, f->ctx->feed->address), 0);
+    assert_int_equal(zp__zmq_topic(sub, ZMQ_SUBSCRIBE, topic, ZP__TOPIC_SIZE),
+                     0);
+    assert_int_equal(zp__zmq_topic(sub, ZMQ_SUBSCRIBE, sync, sizeof sync), 0);
+    while (zmq_poll(&item, 1, 20000) < 0 && errno == EINTR)
+        ;
+    assert_int_equal(item.revents, ZMQ_POLLIN);
+    return sub;
+}
+
+static const uint8_t *
+topic_of(const fixture *f, const char *key)
+{
+    zp__sub *sub = zp__subs_find(&f->ctx->feed->subs, ZP__TOPIC_KEY,
+                                 zp__topic_key("default", key));
+
+    assert_non_null(sub);
+    return sub->name;
+}
+
+/* Goal: no message reaches the watcher; the bell does. */
+static void
+test_no_messages(void **state)
+{
+    fixture *f = *state;
+    recorder r = {0};
+    void *sub;
+
+    watch(f, &r);
+    expect(f, &r, 1);
+    sub = stand_in(f, topic_of(f, "a"));
+    assert_int_equal(zp__zmq_topic(f->ctx->feed->socket, ZMQ_UNSUBSCRIBE,
+                                   topic_of(f, "a"), ZP__TOPIC_SIZE),
+                     0);
+    zp__loop_touched(f->ctx->feed->readable);
+    expect(f, &r, rounds(1000));
+    zmq_close(sub);
+    forget(&r);
+}
+
+/* Goal: all slots are taken: the messages do it, for this one and, while there
+ * is one such, for all. */
+static void
+test_no_slot(void **state)
+{
+    fixture *f = *state;
+    recorder r = {0}, late = {0};
+    fixture second = {0};
+
+    watch(f, &r);
+    expect(f, &r, 1);
+    for (unsigned i = 1; i < ZP__SLOTS; i++) /* by init, started at any time */
+        atomic_store(&shared_of(f)->slots[i].owner, UINT64_C(1) << 32);
+    assert_ok(zp_ctx_attach(&second.ctx, zp_ctx_address(f->ctx), NULL));
+    second.state = zp_ctx_state(second.ctx);
+    second.other = f->other;
+    watch(&second, &late);
+    assert_null(second.ctx->feed->bell);
+    expect(&second, &late, rounds(200));
+    run_until(&r, late.n + 1);
+    kill_server(f);
+    expect(&second, &late, 10);
+    zp_ctx_free(second.ctx);
+    expect(f, &r, 0);
+    for (unsigned i = 1; i < ZP__SLOTS; i++)
+        atomic_store(&shared_of(f)->slots[i].owner, 0);
+    forget(&r);
+    forget(&late);
+}
+
+/* Goal: the server finds no FIFO, or another one: the messages do it. */
+static void
+test_no_fifo(void **state)
+{
+    fixture *f = *state;
+    recorder r = {0};
+
+    watch(f, &r);
+    expect(f, &r, 1);
+    assert_int_equal(unlink(bell_file(f, 0)), 0);
+    expect(f, &r, 2); /* both have the old one */
+    kill_server(f);
+    expect(f, &r, 5);
+    assert_int_equal(mkfifo(bell_file(f, 0), 0600), 0);
+    kill_server(f);
+    expect(f, &r, 5);
+    forget(&r);
+}
+
+/* Goal: the server has no descriptor for the bell. */
+static void
+test_no_descriptor(void **state)
+{
+    fixture *f = *state;
+    recorder r = {0};
+    struct rlimit none = {0, 0};
+    zp__pid server = zp__board_server(f->ctx->board);
+
+    watch(f, &r);
+    settle(f);
+    kill_server(f); /* the next one has rung nobody yet */
+    while (zp__board_server(f->ctx->board).pid == server.pid)
+        run_for(f->ctx, 0.01);
+    assert_int_equal(prlimit(zp__board_server(f->ctx->board).pid, RLIMIT_NOFILE,
+                             NULL, &none),
+                     0);
+    none.rlim_cur = 3;
+    assert_int_equal(prlimit(zp__board_server(f->ctx->board).pid, RLIMIT_NOFILE,
+                             &none, NULL),
+                     0);
+    expect(f, &r, rounds(100));
+    forget(&r);
+}
+
+/* Goal: a server was killed between the flag and the byte: nothing is lost by
+ * it, neither with the next server nor without. */
+static void
+test_lost_byte(void **state)
+{
+    fixture *f = *state;
+    recorder r = {0};
+    int n = rounds(20);
+
+    watch(f, &r);
+    expect(f, &r, 1);
+    for (int i = 0; i < n; i++) {
+        atomic_store(&shared_of(f)->slots[0].rung, 1);
+        expect(f, &r, 2);
+    }
+    atomic_store(&shared_of(f)->slots[0].rung, 1);
+    kill_server(f);
+    expect(f, &r, 2);
+    forget(&r);
+}
+
+static bool
+is_hushed(void *user)
+{
+    fixture *f = user;
+
+    return zp_ping(f->ctx, NULL, NULL, 0, 1) == 0 &&
+           atomic_load(&shared_of(f)->slots[0].rung) == 0;
+}
+
+/* Goal: the next server takes back the flags, though no watcher is awake. */
+static void
+test_hushed(void **state)
+{
+    fixture *f = *state, second = {0};
+    recorder r = {0};
+
+    watch(f, &r);
+    expect(f, &r, 1);
+    assert_ok(zp_ctx_attach(&second.ctx, zp_ctx_address(f->ctx), NULL));
+    atomic_store(&shared_of(f)->slots[0].rung, 1);
+    kill_server(f);
+    assert_true(zp_test_until(is_hushed, &second, WAIT));
+    zp_ctx_free(second.ctx);
+    expect(f, &r, 2);
+    forget(&r);
+}
+
+/* Goal: a FIFO that is full rings, too, and is read dry. */
+static void
+test_full_fifo(void **state)
+{
+    fixture *f = *state;
+    recorder r = {0};
+    int fd;
+
+    watch(f, &r);
+    expect(f, &r, 1);
+    fd = open(bell_file(f, 0), O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    assert_true(fd >= 0);
+    for (int i = 0; i < 5; i++) {
+        while (write(fd, "", 1) == 1)
+            ;
+        assert_int_equal(errno, EAGAIN);
+        expect(f, &r, 2);
+        assert_true(is_dry(bell_file(f, 0)));
+    }
+    close(fd);
+    forget(&r);
+}
+
+/* ------------------------------------------------------- other processes -- */
+
+/* Which of this process's descriptors lead to a bell. */
+static int
+open_bells(void)
+{
+    char path[64], target[512];
+    struct dirent *entry;
+    DIR *dir = opendir("/proc/self/fd");
+    int n = 0;
+
+    if (!dir)
+        return -1;
+    while ((entry = readdir(dir))) {
+        ssize_t size;
+
+        snprintf(path, sizeof path, "/proc/self/fd/%.20s", entry->d_name);
+        size = readlink(path, target, sizeof target - 1);
+        target[size < 0 ? 0 : size] = '\0';
+        n += strstr(target, "/bell.") != NULL;
+    }
+    closedir(dir);
+    return n;
+}
+
+static int
+look_at_bells(zp_ctx *ctx, void *arg)
+{
+    recorder r = {.ctx = ctx};
+
+    (void)arg;
+    if (open_bells() != 0)
+        return -EBADF;
+    if (zp_call_when_change(zp_ctx_state(ctx), NULL, ZP_KEYS("a"), NULL, record,
+                            &r) < 0)
+        return -EIO;
+    return open_bells() == 1 ? 0 : -EBADF;
+}
+
+/* Goal: a child has nothing of its parent's bell, and its end leaves it be. */
+static void
+test_children(void **state)
+{
+    fixture *f = *state;
+    recorder r = {0};
+    zp_proc *proc;
+    uint64_t owner;
+
+    watch(f, &r);
+    expect(f, &r, 1);
+    assert_int_equal(open_bells(), 1);
+    owner = atomic_load(&shared_of(f)->slots[0].owner);
+    for (int i = 0; i < 3; i++) {
+        assert_ok(zp_spawn(f->ctx, &proc, NULL, look_at_bells, NULL));
+        assert_ok(zp_wait(proc, NULL, WAIT * zp_test_slow()));
+        expect(f, &r, 2);
+    }
+    assert_int_equal(atomic_load(&shared_of(f)->slots[0].owner), owner);
+    assert_true(zp_test_until(one_is_taken, f, WAIT));
+    forget(&r);
+}
+
+static int
+watch_for_ever(zp_ctx *ctx, void *arg)
+{
+    recorder r = {.ctx = ctx};
+    int rc = zp_call_when_change(zp_ctx_state(ctx), NULL, ZP_KEYS("a"), NULL,
+                                 record, &r);
+
+    if (rc < 0)
+        return rc;
+    zp_sync_post(arg);
+    return zp_run(ctx);
+}
+
+/* Goal: the slot of a watcher that was killed is cleared soon. */
+static void
+test_killed(void **state)
+{
+    fixture *f = *state;
+    recorder r = {0};
+    zp_sync ready;
+    zp_proc *proc;
+
+    zp_sync_open(&ready);
+    watch(f, &r);
+    for (int i = 0; i < 2; i++) {
+        assert_ok(zp_spawn(f->ctx, &proc, NULL, watch_for_ever, &ready));
+        zp_sync_wait(&ready, WAIT);
+        assert_int_equal(taken(f), 2);
+        assert_int_equal(kill(zp_proc_pid(proc), SIGKILL), 0);
+        assert_true(zp_wait(proc, NULL, WAIT * zp_test_slow()) < 0);
+        assert_true(zp_test_until(one_is_taken, f, WAIT));
+        expect(f, &r, 3);
+    }
+    zp_sync_close(&ready);
+    forget(&r);
+}
+
+/* Break the run of who counts to this. */
+static int
+count_to(zp_ctx *ctx, void *arg)
+{
+    recorder r = {.ctx = ctx, .want = 2000};
+    zp_sync *sync = arg;
+
+    if (zp_call_when_change(zp_ctx_state(ctx), NULL, ZP_KEYS("a"), NULL, record,
+                            &r) < 0)
+        return -EIO;
+    zp_sync_post(&sync[0]);
+    if (zp_run(ctx) < 0 || r.n != 2000)
+        return -EIO;
+    for (int i = 0; i < 2000; i++)
+        if (r.events[i].kind != ZP_CHANGED ||
+            (i > 0 && r.events[i].revision <= r.events[i - 1].revision))
+            return -EIO;
+    free(r.events);
+    return 0;
+}
+
+/* Goal: a watcher that is stopped hears all when it goes on, and nobody waits
+ * for it. */
+static void
+test_stopped(void **state)
+{
+    fixture *f = *state;
+    recorder r = {0};
+    zp_sync ready;
+    zp_proc *proc;
+
+    zp_sync_open(&ready);
+    assert_ok(zp_spawn(f->ctx, &proc, NULL, count_to, &ready));
+    zp_sync_wait(&ready, WAIT);
+    assert_int_equal(kill(zp_proc_pid(proc), SIGSTOP), 0);
+    watch(f, &r);
+    for (int i = 0; i < 1000; i++)
+        set(f->other, "a", i + 1);
+    run_until(&r, 1000);
+    expect(f, &r, 200);
+    assert_int_equal(kill(zp_proc_pid(proc), SIGCONT), 0);
+    expect(f, &r, 800);
+    assert_ok(zp_wait(proc, NULL, WAIT * zp_test_slow()));
+    zp_sync_close(&ready);
+    forget(&r);
+}
+
+#define TEST(f) ZP_TEST_WITH(f, watching_setup, watching_teardown)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_who_has_one), TEST(test_no_messages),   TEST(test_no_slot),
+        TEST(test_no_fifo),     TEST(test_lost_byte),     TEST(test_hushed),
+        TEST(test_full_fifo),   TEST(test_no_descriptor), TEST(test_children),
+        TEST(test_killed),      TEST(test_stopped),
+    };
+
+    return zp_test_main("bells", tests, sizeof tests / sizeof *tests, 60);
+}
