@@ -48,7 +48,8 @@ typedef struct zp__server {
     uint8_t batch[ZP__BATCH][ZP__TOPIC_SIZE];
     size_t n_syncs;
     uint8_t syncs[ZP__SYNCS][ZP__TOPIC_SIZE];
-    bool watcher_gone; /* a watcher unsubscribed or ended: check readers */
+    unsigned gone; /* a watcher unsubscribed or ended: so many more checks of
+                      readers and slots, it may take a while to die */
 
     int bells[ZP__SLOTS]; /* descriptors of the watchers' bells */
     unsigned n_bells, max_bells;

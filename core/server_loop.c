@@ -179,9 +179,9 @@ do_duties(zp__server *server)
     if (owner_ended(server))
         return ZP__END_OWNER;
     zp__server_trim(server, ZP__TRIM_TICK);
-    if (now >= server->next_readers || server->watcher_gone) {
+    if (now >= server->next_readers || server->gone) {
         server->next_readers = now + READERS_SECONDS;
-        server->watcher_gone = false;
+        server->gone -= server->gone > 0;
         (void)zp__store_check_readers(server->store);
         zp__slots_clear(server->board);
     }

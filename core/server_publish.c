@@ -65,7 +65,7 @@ take_report(zp__server *server, const uint8_t *report, size_t size)
         return 0;
     if (topic[0] == ZP__TOPIC_SYNC) {
         if (!report[0])
-            server->watcher_gone = true;
+            server->gone = 2;
         else
             memcpy(server->syncs[server->n_syncs++], topic, ZP__TOPIC_SIZE);
     } else if (topic[0] == ZP__TOPIC_BARE) {
