@@ -24,6 +24,7 @@ struct metric {
     double scale;      /* from the field to the unit; 0: 1 */
     double floor_max;  /* ours is to be at most so many floors; 0: no target */
     double peer_min;   /* ours is to be so many times as good as the peer */
+    double peer_max;   /* ours is to be at most so many peers */
     double value_max;  /* ours is to be at most this */
     bool rate;         /* more is better */
     bool worst;        /* of all rounds the worst, not the median */

@@ -10,6 +10,7 @@ static const side_measure measures[] = {
     {"atomic", floor_lmdb_start, floor_commit_round, floor_lmdb_stop},
     {"events", floor_lmdb_start, floor_rate_round, floor_lmdb_stop},
     {"callback", floor_chain_start, floor_chain_round, floor_zmq_stop},
+    {"wait", floor_chain_start, floor_chain_round, floor_zmq_stop},
     {"pss", floor_idle_start, floor_idle_round, floor_zmq_stop},
     {0},
 };

@@ -32,14 +32,12 @@ ours_open(struct side *side, zp_ctx **ret_ctx, uint32_t n)
     return SIDE_OK;
 }
 
-/* Where the crew finds the state. */
-static void
-tell_address(struct side *side)
+void
+ours_tell_address(struct side *side, zp_ctx *ctx)
 {
-    struct ours *o = side->data;
     crew_shared *s = side->crew->shared;
 
-    snprintf(s->address, sizeof(s->address), "%s", zp_ctx_address(o->ctx));
+    snprintf(s->address, sizeof(s->address), "%s", zp_ctx_address(ctx));
 }
 
 int
@@ -56,7 +54,7 @@ ours_start(struct side *side)
         crew_new(side) != SIDE_OK)
         return SIDE_FAIL;
     o->state = zp_ctx_state(o->ctx);
-    tell_address(side);
+    ours_tell_address(side, o->ctx);
     if ((r = zp_set_int(o->state, OURS_KEY, 0)) < 0)
         return ours_fail(side, "zp_set_int", r);
     return side_per_op(side, ours_set_one, 0.1) < 0 ? SIDE_FAIL : SIDE_OK;
@@ -206,6 +204,9 @@ static const struct side_measure measures[] = {
     {"increase-8", hammer_start, hammer_round, ours_stop},
     {"callback", ours_callback_start, ours_callback_round, ours_stop},
     {"callback-64", ours_fan_start, ours_fan_round, ours_stop},
+    {"callback-100", ours_hundred_start, ours_hundred_round, ours_stop},
+    {"wait", ours_wait_start, ours_wait_round, ours_stop},
+    {"watches", ours_watches_start, ours_watches_round, ours_watches_stop},
     {"events", ours_events_start, ours_events_round, ours_stop},
     {"keys", ours_keys_start, ours_keys_round, ours_stop},
     {"deletes", ours_deletes_start, ours_deletes_round, ours_stop},
@@ -216,8 +217,15 @@ static const struct side_measure measures[] = {
 };
 
 static const struct side_role roles[] = {
-    {"hammer", hammer_role},   {"watcher", ours_watcher}, {"fan", ours_fan},
-    {"counter", ours_counter}, {"stalled", ours_stalled}, {0},
+    {"hammer", hammer_role},
+    {"watcher", ours_watcher},
+    {"fan", ours_fan},
+    {"counter", ours_counter},
+    {"stalled", ours_stalled},
+    {"beside", ours_beside},
+    {"many", ours_many},
+    {"waiter", ours_waiter},
+    {0},
 };
 
 int

@@ -260,16 +260,14 @@ hammer_round(struct side *side)
     return crew_hammer_round(side, SIDE_HAMMERS, side->quick ? 0.3 : 1.0);
 }
 
-/* Subscribe, and call HEARD at each message. */
+/* Call HEARD at each message. */
 static int
-listen_role(struct side *side, void (*heard)(struct side *side, int64_t now))
+listen_on(struct side *side, redisContext *c,
+          void (*heard)(struct side *side, int64_t now))
 {
-    redisContext *c = dial(side);
     bool first = true;
     redisReply *reply;
 
-    if (c == NULL || TELL(side, c, "SUBSCRIBE", CHANNEL) != SIDE_OK)
-        return SIDE_FAIL;
     while (redisGetReply(c, (void **)&reply) == REDIS_OK) {
         int64_t now = side_now();
 
@@ -280,6 +278,16 @@ listen_role(struct side *side, void (*heard)(struct side *side, int64_t now))
         heard(side, now);
     }
     return side_fail(side, "SUBSCRIBE: %s", c->errstr);
+}
+
+static int
+listen_role(struct side *side, void (*heard)(struct side *side, int64_t now))
+{
+    redisContext *c = dial(side);
+
+    if (c == NULL || TELL(side, c, "SUBSCRIBE", CHANNEL) != SIDE_OK)
+        return SIDE_FAIL;
+    return listen_on(side, c, heard);
 }
 
 static void
@@ -308,6 +316,23 @@ watcher_role(struct side *side, unsigned index)
     return listen_role(side, heard_sample);
 }
 
+/* One channel more, each with an answer of its own, until there are as many as
+ * we have watches. */
+static int
+hundred_role(struct side *side, unsigned index)
+{
+    redisContext *c = dial(side);
+    char channel[sizeof(CHANNEL) + 16];
+
+    (void)index;
+    for (int i = 0; i < SIDE_WATCHES; i++) {
+        snprintf(channel, sizeof(channel), CHANNEL "-%02d", i);
+        if (c == NULL || TELL(side, c, "SUBSCRIBE", channel) != SIDE_OK)
+            return SIDE_FAIL;
+    }
+    return listen_on(side, c, heard_sample);
+}
+
 static int
 fan_role(struct side *side, unsigned index)
 {
@@ -330,6 +355,18 @@ set_time(struct side *side, int64_t now)
 
     snprintf(text, sizeof(text), "%lld", (long long)now);
     return TELL(side, r->c, "SET", KEY, text);
+}
+
+static int
+set_one_of(struct side *side, int64_t now)
+{
+    struct redis *r = side->data;
+    char key[sizeof(KEY) + 16];
+    char text[24];
+
+    snprintf(key, sizeof(key), KEY "-%02u", side_random(SIDE_WATCHES));
+    snprintf(text, sizeof(text), "%lld", (long long)now);
+    return TELL(side, r->c, "SET", key, text);
 }
 
 static int
@@ -379,6 +416,18 @@ fan_round(struct side *side)
 }
 
 static int
+hundred_start(struct side *side)
+{
+    return listeners(side, "hundred", 1, set_one_of);
+}
+
+static int
+hundred_round(struct side *side)
+{
+    return crew_latency(side, set_one_of, SIDE_SETS(side));
+}
+
+static int
 events_start(struct side *side)
 {
     return listeners(side, "counter", 1, publish);
@@ -398,16 +447,16 @@ static const side_measure measures[] = {
     {"increase-8", hammer_start, hammer_round, redis_stop},
     {"callback", callback_start, callback_round, redis_stop},
     {"callback-64", fan_start, fan_round, redis_stop},
+    {"callback-100", hundred_start, hundred_round, redis_stop},
+    {"wait", callback_start, callback_round, redis_stop},
     {"events", events_start, events_round, redis_stop},
     {0},
 };
 
 static const side_role roles[] = {
-    {"hammer", hammer_role},
-    {"watcher", watcher_role},
-    {"fan", fan_role},
-    {"counter", counter_role},
-    {0},
+    {"hammer", hammer_role},   {"watcher", watcher_role},
+    {"hundred", hundred_role}, {"fan", fan_role},
+    {"counter", counter_role}, {0},
 };
 
 int

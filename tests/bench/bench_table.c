@@ -61,9 +61,12 @@ judge(struct line *line)
     missed = (m->floor_max != 0 &&
               line->value[OURS] / line->value[FLOOR] > m->floor_max) ||
              (m->peer_min != 0 && advantage(line) < m->peer_min) ||
+             (m->peer_max != 0 &&
+              line->value[OURS] / line->value[PEER] > m->peer_max) ||
              (m->value_max != 0 && line->value[OURS] > m->value_max);
-    unknown = (m->floor_max != 0 && isnan(line->value[FLOOR])) ||
-              (m->peer_min != 0 && isnan(line->value[PEER]));
+    unknown =
+        (m->floor_max != 0 && isnan(line->value[FLOOR])) ||
+        ((m->peer_min != 0 || m->peer_max != 0) && isnan(line->value[PEER]));
     line->verdict = missed    ? VERDICT_SHORT
                     : unknown ? VERDICT_SKIPPED
                               : VERDICT_OK;
@@ -111,6 +114,8 @@ target(const struct metric *m, char *buffer, size_t size)
     if (m->peer_min != 0)
         add(buffer, size, m->rate ? ">= %gx peer" : ">= %gx faster than peer",
             m->peer_min, "");
+    if (m->peer_max != 0)
+        add(buffer, size, "<= %gx peer", m->peer_max, "");
     if (m->value_max != 0)
         add(buffer, size, "<= %g ", m->value_max, m->unit);
     if (buffer[0] == '\0')

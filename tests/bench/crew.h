@@ -14,21 +14,27 @@
 #include "tests/bench/side.h"
 
 #define CREW_MAX 128
-#define CREW_SAMPLES 65536
+#define CREW_SAMPLES 65536 /* in a lane */
+
+/* Which latency it is, where two are measured side by side. */
+enum { CREW_LANE, CREW_BASE, CREW_LANES };
 
 typedef struct crew_shared {
-    _Atomic uint32_t ready;   /* members that are set up */
-    _Atomic uint32_t failed;  /* members that gave up, for the reason below */
-    _Atomic uint32_t go;      /* the round that hammers now */
-    _Atomic uint32_t arrived; /* who has it: see each measure */
-    _Atomic uint32_t n_samples;
-    _Atomic int64_t stamp; /* when the set began */
-    _Atomic int64_t last;  /* when the latest of them arrived */
-    _Atomic int64_t until; /* when to stop */
+    _Atomic uint32_t ready;     /* members that are set up */
+    _Atomic uint32_t failed;    /* members that gave up, for the reason below */
+    _Atomic uint32_t go;        /* the round that hammers now */
+    _Atomic uint32_t arrived;   /* who has it: see each measure */
+    _Atomic uint32_t n_samples; /* of all lanes */
+    _Atomic int64_t stamp;      /* when the set began */
+    _Atomic int64_t last;       /* when the latest of them arrived */
+    _Atomic int64_t until;      /* when to stop */
     _Atomic uint64_t target;
     char address[256];
     char why[256];
-    int64_t samples[CREW_SAMPLES]; /* ns */
+    struct {
+        _Atomic uint32_t n;
+        int64_t ns[CREW_SAMPLES];
+    } lane[CREW_LANES];
     struct {
         _Atomic uint64_t count;
         _Atomic int64_t longest; /* ns */
@@ -64,8 +70,9 @@ int crew_wait(struct side *side, _Atomic uint32_t *word, uint32_t at_least,
 /* Add one to *WORD and wake who waits for it. */
 void crew_add(_Atomic uint32_t *word);
 
-/* In a watcher: note one latency. */
+/* In a watcher: note one latency. A lane has one writer. */
 void crew_sample(struct side *side, int64_t ns);
+void crew_sample_in(struct side *side, unsigned lane, int64_t ns);
 
 /* In one of N watchers of the same key: this one has it, at NOW. The last one
  * wakes the writer, who finds in `last` when that was. */
@@ -73,10 +80,14 @@ void crew_arrive(struct side *side, int64_t now, uint32_t n);
 
 /* A round of N_SETS sets with a pause after each: SET is to write the time
  * that it is given. Reports the p50 of the samples as "us". crew_latency():
- * one watcher, which calls crew_sample(). crew_fanout(): N watchers, which
- * call crew_arrive(); the time of the last one counts. */
+ * one watcher, which calls crew_sample(). crew_beside(): SET and BASE in turn,
+ * each with a watcher of its own, and the p50 of CREW_BASE as "base".
+ * crew_fanout(): N watchers, which call crew_arrive(); the time of the last
+ * one counts. */
 typedef int crew_set(struct side *side, int64_t now);
 int crew_latency(struct side *side, crew_set *set, uint32_t n_sets);
+int crew_beside(struct side *side, crew_set *set, crew_set *base,
+                uint32_t n_sets);
 int crew_fanout(struct side *side, crew_set *set, uint32_t n_sets);
 
 /* A round of one watcher that gets N_SETS events as fast as they come; it calls

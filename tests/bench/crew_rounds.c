@@ -4,8 +4,9 @@
  *
  * The clock is CLOCK_MONOTONIC, one for all processes of the machine. A set's
  * time goes with it, in the value or, where the event does not carry the
- * value, in the shared page; since the writer pauses for a multiple of the
- * latency between two sets, there is never more than one on its way.
+ * value, in the shared page. In a measure of latency the writer waits until the
+ * set was heard of, and then pauses: there is never more than one on its way,
+ * and all sleep again when it begins.
  */
 #include "tests/bench/crew.h"
 
@@ -30,37 +31,80 @@ crew_until_ready(struct side *side, crew_set *set, uint32_t n)
 }
 
 void
-crew_sample(struct side *side, int64_t ns)
+crew_sample_in(struct side *side, unsigned lane, int64_t ns)
 {
     crew_shared *s = side->crew->shared;
-    uint32_t i = atomic_load_explicit(&s->n_samples, memory_order_relaxed);
+    uint32_t i = atomic_load_explicit(&s->lane[lane].n, memory_order_relaxed);
 
     if (i < CREW_SAMPLES)
-        s->samples[i] = ns;
+        s->lane[lane].ns[i] = ns;
+    atomic_store(&s->lane[lane].n, i + 1);
     crew_add(&s->n_samples);
+}
+
+void
+crew_sample(struct side *side, int64_t ns)
+{
+    crew_sample_in(side, CREW_LANE, ns);
+}
+
+static void
+forget_samples(crew_shared *s)
+{
+    for (int i = 0; i < CREW_LANES; i++)
+        atomic_store(&s->lane[i].n, 0);
+    atomic_store(&s->n_samples, 0);
+}
+
+/* Pause, set, and wait until somebody has heard of it. */
+static int
+set_and_wait(struct side *side, crew_set *set)
+{
+    crew_shared *s = side->crew->shared;
+    uint32_t before = atomic_load(&s->n_samples);
+    int64_t now;
+
+    side_pause();
+    now = side_now();
+    atomic_store(&s->stamp, now);
+    if (set(side, now) != SIDE_OK)
+        return SIDE_FAIL;
+    return crew_wait(side, &s->n_samples, before + 1, PATIENCE, "the event");
+}
+
+static int
+report_lane(struct side *side, const char *name, unsigned lane, uint32_t n)
+{
+    crew_shared *s = side->crew->shared;
+
+    if (atomic_load(&s->lane[lane].n) != n)
+        return side_fail(side, "%u events of %u sets",
+                         atomic_load(&s->lane[lane].n), n);
+    side_report(side, name, side_percentile(s->lane[lane].ns, n, 0.5) / 1e3);
+    return SIDE_OK;
 }
 
 int
 crew_latency(struct side *side, crew_set *set, uint32_t n_sets)
 {
-    crew_shared *s = side->crew->shared;
-
-    atomic_store(&s->n_samples, 0);
-    for (uint32_t i = 0; i < n_sets; i++) {
-        int64_t now;
-
-        side_pause();
-        now = side_now();
-        atomic_store(&s->stamp, now);
-        if (set(side, now) != SIDE_OK)
+    forget_samples(side->crew->shared);
+    for (uint32_t i = 0; i < n_sets; i++)
+        if (set_and_wait(side, set) != SIDE_OK)
             return SIDE_FAIL;
-    }
-    if (crew_wait(side, &s->n_samples, n_sets, PATIENCE, "events") != SIDE_OK)
+    return report_lane(side, "us", CREW_LANE, n_sets);
+}
+
+int
+crew_beside(struct side *side, crew_set *set, crew_set *base, uint32_t n_sets)
+{
+    forget_samples(side->crew->shared);
+    for (uint32_t i = 0; i < n_sets; i++)
+        if (set_and_wait(side, base) != SIDE_OK ||
+            set_and_wait(side, set) != SIDE_OK)
+            return SIDE_FAIL;
+    if (report_lane(side, "us", CREW_LANE, n_sets) != SIDE_OK)
         return SIDE_FAIL;
-    if (atomic_load(&s->n_samples) != n_sets)
-        return side_fail(side, "more events than sets");
-    side_report(side, "us", side_percentile(s->samples, n_sets, 0.5) / 1e3);
-    return SIDE_OK;
+    return report_lane(side, "base", CREW_BASE, n_sets);
 }
 
 void

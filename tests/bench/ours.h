@@ -35,6 +35,12 @@ void ours_stop(struct side *side);
 /* Set one of the keys at random, to something new. */
 int ours_set_one(struct side *side);
 
+/* In a watcher, at each event: at the first one it is ready. */
+void ours_first_event(struct side *side);
+
+/* Where the crew's next members find their state. */
+void ours_tell_address(struct side *side, zp_ctx *ctx);
+
 /* In a crew: attach to the state of the side. */
 int ours_join(struct side *side, zp_ctx **ret_ctx);
 
@@ -47,6 +53,7 @@ int ours_deletes_round(struct side *side);
 
 /* ours_watch.c */
 int ours_watcher(struct side *side, unsigned index);
+int ours_beside(struct side *side, unsigned index);
 int ours_fan(struct side *side, unsigned index);
 int ours_counter(struct side *side, unsigned index);
 int ours_callback_start(struct side *side);
@@ -57,6 +64,19 @@ int ours_events_start(struct side *side);
 int ours_events_round(struct side *side);
 int ours_pss_start(struct side *side);
 int ours_pss_round(struct side *side);
+
+/* ours_many.c */
+int ours_many(struct side *side, unsigned index);
+int ours_hundred_start(struct side *side);
+int ours_hundred_round(struct side *side);
+int ours_watches_start(struct side *side);
+int ours_watches_round(struct side *side);
+void ours_watches_stop(struct side *side);
+
+/* ours_wait.c */
+int ours_waiter(struct side *side, unsigned index);
+int ours_wait_start(struct side *side);
+int ours_wait_round(struct side *side);
 
 /* ours_stall.c */
 int ours_stalled(struct side *side, unsigned index);

@@ -26,8 +26,8 @@ watch(struct side *side, zp_watch_fn *fn)
     return ours_fail(side, "zp_run", r);
 }
 
-static void
-first_event(struct side *side)
+void
+ours_first_event(struct side *side)
 {
     static bool told;
 
@@ -45,6 +45,8 @@ read_value(const zp_event *event, int64_t *ret)
     return zp_get_int(zp_event_snapshot(event), OURS_KEY, ret);
 }
 
+static unsigned lane = CREW_LANE; /* this process's */
+
 static int
 on_sample(zp_watch *watch, const zp_event *event, void *user)
 {
@@ -55,8 +57,8 @@ on_sample(zp_watch *watch, const zp_event *event, void *user)
     (void)watch;
     if (r < 0)
         return r;
-    first_event(user);
-    crew_sample(user, now - then);
+    ours_first_event(user);
+    crew_sample_in(user, lane, now - then);
     return 0;
 }
 
@@ -67,7 +69,7 @@ on_fan(zp_watch *watch, const zp_event *event, void *user)
 
     (void)watch;
     (void)event;
-    first_event(user);
+    ours_first_event(user);
     crew_arrive(user, now, SIDE_WATCHERS);
     return 0;
 }
@@ -81,7 +83,7 @@ on_count(zp_watch *watch, const zp_event *event, void *user)
     (void)watch;
     if (r < 0)
         return r;
-    first_event(user);
+    ours_first_event(user);
     crew_count(user);
     return 0;
 }
@@ -90,6 +92,15 @@ int
 ours_watcher(struct side *side, unsigned index)
 {
     (void)index;
+    return watch(side, on_sample);
+}
+
+/* The same, beside another one. */
+int
+ours_beside(struct side *side, unsigned index)
+{
+    (void)index;
+    lane = CREW_BASE;
     return watch(side, on_sample);
 }
 

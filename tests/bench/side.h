@@ -32,9 +32,11 @@
                    : SIDE_RING) /* sets before the first round */
 #define SIDE_IDLERS 16          /* idle processes whose memory is measured */
 #define SIDE_WATCHERS 64        /* of one key */
+#define SIDE_WATCHES 100        /* of a key each, in one process */
 #define SIDE_HAMMERS 8          /* processes that increment one key */
 #define SIDE_SETS(side)                                                        \
-    ((side)->quick ? 150u : 400u) /* in a round of latency */
+    ((side)->quick ? 60u : 100u) /* in a round of latency                      \
+                                  */
 
 struct crew;
 

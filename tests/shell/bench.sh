@@ -28,8 +28,9 @@ says() {
     chmod +x "$bin/bench-$1"
 }
 
+# bench [MEASURE]
 bench() {
-    "$bin/bench" --quick --only get --output "$tsv" >"$work/out" 2>&1
+    "$bin/bench" --quick --only "${1:-get}" --output "$tsv" >"$work/out" 2>&1
 }
 
 # The field of that name in the only line of the table.
@@ -59,6 +60,14 @@ same "too far from the floor" short "$(field verdict)"
 side ours 2.4
 check "another" bench
 same "too near to the peer" short "$(field verdict)"
+
+side ours 70
+check "one that has only a peer" bench callback-64
+same "as good as it" ok "$(field verdict)"
+
+side ours 85
+check "and one that is slower" bench callback-64
+same "misses what allows it 1.2 times its time" short "$(field verdict)"
 
 side ours 2
 says redis skip not installed
