@@ -150,11 +150,11 @@ int zp__view_row(zp__view *view, uint64_t revision, zp__row *ret);
 int zp__row_change(zp__view *view, zp__row *row, uint32_t i,
                    zp__log_change *ret);
 
-/* The revision behind which to begin, to see first the first change of TIME_NS
- * (wall clock) or later: the head when all are older; 0 when the oldest that is
- * retained is not older: what came before it may have been forgotten, and who
- * begins at 0 is told so. */
-int zp__view_since(zp__view *view, int64_t time_ns, uint64_t *ret_cursor);
+/* The revision behind which to begin, to see first the first change of MOMENT
+ * (wall clock, in seconds) or later: the head when all are older; 0 when the
+ * oldest that is retained is not older: what came before it may have been
+ * forgotten, and who begins at 0 is told so. */
+int zp__view_since(zp__view *view, double moment, uint64_t *ret_cursor);
 
 /* ---- writing ---- */
 

@@ -223,9 +223,12 @@ zp__view_version(zp__view *view, const char *ns, const char *key,
 
 /* Each log row has its writer's wall clock. They are taken to be in order, as
  * those of one machine are but for the moments when the clock is set: so the
- * first row of a moment is found by halving, 18 looks in a full log. */
+ * first row of a moment is found by halving, 18 looks in a full log. They are
+ * compared as the seconds that the API tells: who begins at the time that it
+ * told of a change sees that change, though a double has not all of its digits.
+ */
 int
-zp__view_since(zp__view *view, int64_t time_ns, uint64_t *ret_cursor)
+zp__view_since(zp__view *view, double moment, uint64_t *ret_cursor)
 {
     uint64_t head, low, high;
     int rc = zp__view_range(view, &head, &low);
@@ -240,7 +243,7 @@ zp__view_since(zp__view *view, int64_t time_ns, uint64_t *ret_cursor)
         rc = zp__view_row(view, middle, &row);
         if (rc != 0)
             return rc;
-        if (row.time_ns < time_ns)
+        if ((double)row.time_ns * 1e-9 < moment)
             low = middle + 1;
         else
             high = middle;

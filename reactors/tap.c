@@ -192,8 +192,7 @@ first_cursor(zp__tap *tap, zp__view *view, const zp_watch_options *options,
                             (unsigned long long)*ret_head);
         tap->cursor = options->since;
     } else if (tap->flags & ZP_SINCE_TIME) {
-        rc = zp__view_since(view, (int64_t)(options->since_time * 1e9),
-                            &tap->cursor);
+        rc = zp__view_since(view, options->since_time, &tap->cursor);
     } else if (tap->flags & ZP_OLDEST) {
         tap->cursor = tail ? tail - 1 : 0;
         tap->silent = *ret_head;

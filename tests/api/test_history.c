@@ -473,6 +473,37 @@ test_event_passed(void **state)
     forget(&r);
 }
 
+/* Goal: a watch that begins at the time that a history tells of a change sees
+ * that change first. */
+static void
+test_since_time(void **state)
+{
+    fixture *f = *state;
+    zp_watch_options since = {.size = sizeof since, .flags = ZP_SINCE_TIME};
+    zp_history_entry entry;
+    zp_history *h;
+
+    for (int i = 0; i < 30; i++) {
+        set(f->other, "a", i);
+        usleep(10); /* a clock has digits that a double has not */
+    }
+    h = history_of(f->state, "a");
+    while (zp_history_next(h, &entry, NULL) == 1) {
+        recorder r = {.ctx = f->ctx};
+        zp_watch *watch;
+        since.since_time = entry.time;
+        assert_ok(zp_call_when_change(f->state, &watch, ZP_KEYS("a"), &since,
+                                      record, &r));
+        run_until(&r, 1);
+        assert_true(r.events[0].revision <= entry.revision);
+        if (entry.revision > 2) /* ... which may be two in one microsecond */
+            assert_true(r.events[0].revision > entry.revision - 2);
+        zp_watch_free(watch);
+        forget(&r);
+    }
+    assert_end(h, 0);
+}
+
 /* ---------------------------------------------------------------- model -- */
 
 #define KEYS 6
@@ -542,12 +573,29 @@ number_of(const zp_value *value)
 }
 
 static int
+rolled_back(zp_state *txn, void *user)
+{
+    model *m = user;
+
+    for (unsigned i = 0; i < 3; i++) {
+        const char *key = key_name((int)pick(m, KEYS));
+        if (zp_contains(txn, key) == 1 && pick(m, 2))
+            assert_ok(zp_delete(txn, key));
+        else
+            assert_ok(put(m, txn, key, pick(m, 1000)));
+    }
+    return -EAGAIN;
+}
+
+static int
 transaction(zp_state *txn, void *user)
 {
     model *m = user;
     unsigned n = 1 + pick(m, 4);
 
     for (unsigned i = 0; i < n; i++) {
+        if (pick(m, 5) == 0)
+            assert_return(zp_atomic(txn, rolled_back, m), -EAGAIN);
         int k = (int)pick(m, pick(m, 3) ? 2 : KEYS);
         const char *key = key_name(k);
 
@@ -750,6 +798,7 @@ main(void)
         ZP_TEST_WITH(test_unkept, setup_big, watching_teardown),
         T(test_event),
         SHORT(test_event_passed),
+        T(test_since_time),
         SHORT(test_model),
         T(test_long),
     };
