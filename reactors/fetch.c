@@ -22,20 +22,20 @@ has_looked(const zp__tap *tap, uint64_t head)
            zp__tap_cursor(tap) >= head;
 }
 
-/* Without waiting: as many runs as it takes to see what there is now. */
+/* Wait, but not without having seen what there was at the call, however little
+ * time there is: then as many runs more as that takes. */
 static int
-look_once(zp_ctx *ctx, const zp__tap *tap, const zp__fetch *fetch,
-          bool *ret_gone)
+look(zp_ctx *ctx, const zp__tap *tap, const zp__fetch *fetch, double timeout,
+     bool *ret_gone)
 {
     uint64_t head;
     int rc = zp__feed_head(ctx, &head);
 
-    if (rc < 0)
-        return rc;
-    do
-        rc = zp__ctx_wait(ctx, &fetch->done, 0, ret_gone);
+    if (rc == 0)
+        rc = zp__ctx_wait(ctx, &fetch->done, timeout, ret_gone);
     while (rc == -ETIMEDOUT && !*ret_gone && zp__ctx_enter(ctx) == 0 &&
-           !has_looked(tap, head));
+           !has_looked(tap, head))
+        rc = zp__ctx_wait(ctx, &fetch->done, 0, ret_gone);
     return rc;
 }
 
@@ -86,10 +86,7 @@ zp__watch_fetch(zp_watch *watch, double timeout, bool *ret_gone)
     if (holds)
         zp__feed_hold(ctx);
     zp__tap_await(tap, true);
-    if (timeout == 0)
-        rc = look_once(ctx, tap, &fetch, ret_gone);
-    else
-        rc = zp__ctx_wait(ctx, &fetch.done, timeout, ret_gone);
+    rc = look(ctx, tap, &fetch, timeout, ret_gone);
     if (!*ret_gone) {
         zp__tap_await(tap, false);
         watch->fetch = NULL;

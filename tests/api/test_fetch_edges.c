@@ -1,0 +1,157 @@
+/*
+ * test_fetch_edges.c - the corners of iterators and waits, as a model met them
+ * (see model.h): what is waiting when somebody stops to look, and what the log
+ * forgets meanwhile.
+ */
+#include "tests/api/watching.h"
+
+static int
+is_true(zp_state *snapshot, void *user)
+{
+    (void)snapshot;
+    (void)user;
+    return 1;
+}
+
+/* Goal: however little time a wait has, it sees what was there at the call. */
+static void
+test_no_time_but_a_backlog(void **state)
+{
+    fixture *f = *state;
+    zp_watch_options options = {.size = sizeof options, .flags = ZP_OLDEST};
+    const zp_event *event;
+    zp_watch *watch;
+
+    for (int i = 0; i < 10000; i++)
+        set(f->other, "a", i);
+    set(f->other, "b", 1);
+    assert_ok(zp_call_when_change(f->state, &watch, ZP_KEYS("b"), &options,
+                                  NULL, NULL));
+    assert_return(zp_watch_next(watch, &event, 1e-6), 1);
+    assert_int_equal(zp_event_revision(event), 10001);
+    zp_watch_free(watch);
+    assert_ok(zp_get_when_change(f->state, NULL, ZP_KEYS("b"), 1e-6, &options));
+}
+
+static int
+return_error(zp_watch *watch, const zp_event *event, void *user)
+{
+    (void)watch;
+    (void)event;
+    (void)user;
+    return -77;
+}
+
+/* Goal: what a live wait has found, but not been given when a callback's
+ * failure ends it, the next one with its cursor gets. */
+static void
+test_live_wait_that_a_callback_ends(void **state)
+{
+    fixture *f = *state;
+    zp_watch_options live = {.size = sizeof live, .flags = ZP_LIVE};
+    zp_watch_options options = live;
+    uint64_t cursor = 0;
+    zp_state *snapshot;
+
+    options.cursor = &cursor;
+    assert_return(zp_get_when_change(f->state, NULL, ZP_KEYS("a"), 0, &options),
+                  -ETIMEDOUT);
+    assert_ok(zp_call_when_change(f->state, NULL, ZP_KEYS("a"), &live,
+                                  return_error, NULL));
+    set(f->other, "a", 1);
+    set(f->other, "b", 1);
+    assert_return(zp_get_when_change(f->state, NULL, ZP_KEYS("a"), 5, &options),
+                  -77);
+    assert_ok(
+        zp_get_when_change(f->state, &snapshot, ZP_KEYS("a"), 0, &options));
+    assert_int_equal(head_of(snapshot), 1);
+    zp_state_free(snapshot);
+    assert_return(zp_get_when_change(f->state, NULL, ZP_KEYS("a"), 0, &options),
+                  -ETIMEDOUT);
+}
+
+/* Goal: an iterator from the oldest on looks first at the state before the
+ * oldest change that is retained; so does a wait. */
+static void
+test_first_look_at_the_oldest(void **state)
+{
+    fixture *f = *state;
+    zp_watch_options options = {.size = sizeof options, .flags = ZP_OLDEST};
+    const zp_event *event;
+    zp_state *snapshot;
+    zp_watch *watch;
+
+    for (int i = 1; i <= 100; i++)
+        set(f->other, "a", i);
+    assert_ok(
+        zp_call_when(f->state, &watch, NULL, 0, &options, is_true, NULL, NULL));
+    assert_return(zp_watch_next(watch, &event, 0), 1);
+    assert_int_equal(zp_event_kind(event), ZP_FIRST);
+    assert_int_equal(zp_event_revision(event), 36);
+    assert_int_equal(int_at(zp_event_snapshot(event), "a"), 36);
+    zp_watch_free(watch);
+    assert_ok(
+        zp_get_when(f->state, &snapshot, NULL, 0, 0, &options, is_true, NULL));
+    assert_int_equal(head_of(snapshot), 36);
+    zp_state_free(snapshot);
+}
+
+/* Once: let the log forget some of what is on its way to others. */
+static int
+write_much(zp_watch *watch, const zp_event *event, void *user)
+{
+    fixture *f = user;
+
+    (void)event;
+    zp_watch_cancel(watch);
+    for (int i = 1; i <= 60; i++)
+        set(f->other, "b", i);
+    return 0;
+}
+
+/* Goal: changes that the log forgets while a turn reads them, before an
+ * iterator can hold them, are told as lost: all of them. */
+static void
+test_forgotten_on_the_way(void **state)
+{
+    fixture *f = *state;
+    const zp_event *event;
+    uint64_t first, last;
+    zp_watch *watch, *writer;
+
+    assert_ok(zp_call_when_change(f->state, &writer, ZP_KEYS("a"), NULL,
+                                  write_much, f));
+    assert_ok(
+        zp_call_when_change(f->state, &watch, ZP_KEYS("a"), NULL, NULL, NULL));
+    for (int i = 1; i <= 10; i++)
+        set(f->other, "a", i);
+    assert_return(zp_watch_next(watch, &event, 5), 1);
+    assert_int_equal(zp_event_kind(event), ZP_OVERRUN);
+    assert_ok(zp_event_lost(event, &first, &last));
+    assert_int_equal(first, 1);
+    assert_int_equal(last, 6);
+    for (uint64_t revision = 7; revision <= 10; revision++) {
+        assert_return(zp_watch_next(watch, &event, 0), 1);
+        assert_int_equal(zp_event_revision(event), revision);
+        assert_int_equal(int_at(zp_event_snapshot(event), "a"), revision);
+        assert_int_equal(int_at(zp_event_before(event), "a"), revision - 1);
+    }
+    assert_return(zp_watch_next(watch, &event, 0), -ETIMEDOUT);
+    zp_watch_free(watch);
+    zp_watch_free(writer);
+}
+
+#define T(test) ZP_TEST_WITH(test, watching_setup, watching_teardown)
+#define SHORT(test) ZP_TEST_WITH(test, watching_setup_short, watching_teardown)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(test_no_time_but_a_backlog),
+        T(test_live_wait_that_a_callback_ends),
+        SHORT(test_first_look_at_the_oldest),
+        SHORT(test_forgotten_on_the_way),
+    };
+    return zp_test_main("fetch_edges", tests, sizeof tests / sizeof *tests, 20);
+}
