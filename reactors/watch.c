@@ -29,7 +29,7 @@ zp__may_watch(zp_state *state)
 /* -------------------------------------------------------------- events -- */
 
 /* Is EVENT one for the watch? 1, 0, or an error. The predicate may have ended
- * it, or forked. */
+ * it, freed the context, or forked. */
 static int
 applies(zp_watch *watch, zp_event *event)
 {
@@ -38,7 +38,8 @@ applies(zp_watch *watch, zp_event *event)
     if (event->kind == ZP_OVERRUN || event->kind == ZP_TIMEDOUT)
         return 1;
     rc = zp__condition_holds(&watch->condition, &event->snapshot);
-    if (rc > 0 && (watch->token != zp__token() || !watch->tap.active))
+    if (rc > 0 && (watch->token != zp__token() || !watch->tap.active ||
+                   watch->tap.feed->ctx->dying))
         return 0;
     return rc;
 }
