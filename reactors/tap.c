@@ -200,23 +200,6 @@ first_cursor(zp__tap *tap, zp__view *view, const zp_watch_options *options,
     return rc;
 }
 
-int
-zp__tap_go_live(zp__tap *tap)
-{
-    uint64_t head;
-    int rc;
-
-    if (!tap->active)
-        return 0;
-    rc = zp__feed_head(tap->feed->ctx, &head);
-    if (rc < 0)
-        return rc;
-    zp__tap_found(tap, 0);
-    if (head > zp__tap_cursor(tap))
-        zp__tap_apart(tap, head);
-    return 0;
-}
-
 /* In the list of those that are due as long as it is. */
 static void
 note_due(zp__tap *tap)
@@ -238,6 +221,24 @@ zp__tap_looked(zp__tap *tap)
 {
     tap->looks = false;
     note_due(tap);
+}
+
+int
+zp__tap_go_live(zp__tap *tap)
+{
+    uint64_t head;
+    int rc;
+
+    if (!tap->active)
+        return 0;
+    rc = zp__feed_head(tap->feed->ctx, &head);
+    if (rc < 0)
+        return rc;
+    zp__tap_found(tap, 0);
+    zp__tap_looked(tap); /* what it would have looked at is over */
+    if (head > zp__tap_cursor(tap))
+        zp__tap_apart(tap, head);
+    return 0;
 }
 
 void
