@@ -234,16 +234,21 @@ looks(zp__turn *t)
     return rc;
 }
 
+/* One that a callback has moved on, past what this turn can show, is for the
+ * next one. */
 static zp__tap *
-find_expired(const zp__turn *t)
+find_expired(zp__turn *t)
 {
     ZP__EACH(at, next, &t->feed->due)
     {
         zp__tap *tap = ZP__OF(at, zp__tap, due);
 
-        if (tap->expired && zp__can_call(t, tap) && !tap->found_at &&
-            zp__tap_cursor(tap) >= tap->expires)
+        if (!tap->expired || !zp__can_call(t, tap) || tap->found_at ||
+            zp__tap_cursor(tap) < tap->expires)
+            continue;
+        if (zp__tap_cursor(tap) <= t->head)
             return tap;
+        t->more = true;
     }
     return NULL;
 }

@@ -70,6 +70,67 @@ test_live_wait_that_a_callback_ends(void **state)
                   -ETIMEDOUT);
 }
 
+/* Goal: going live skips a first look that is still to come. */
+static void
+test_go_live_before_the_first_look(void **state)
+{
+    fixture *f = *state;
+    const zp_event *event;
+    zp_watch *watch;
+    recorder r = {.ctx = f->ctx};
+    zp_watch *called;
+
+    set(f->other, "a", 1);
+    assert_ok(zp_call_when_available(f->state, &watch, "a", NULL, NULL, NULL));
+    assert_ok(zp_call_when_available(f->state, &called, "a", NULL, record, &r));
+    assert_ok(zp_go_live(watch));
+    assert_ok(zp_go_live(called));
+    assert_return(zp_watch_next(watch, &event, 0), -ETIMEDOUT);
+    set(f->other, "a", 2);
+    assert_return(zp_watch_next(watch, &event, 5), 1);
+    assert_int_equal(zp_event_kind(event), ZP_CHANGED);
+    settle(f);
+    assert_values(&r, "a", VALUES(2));
+    zp_watch_free(watch);
+    zp_watch_free(called);
+    forget(&r);
+}
+
+/* Write, and skip that: past what the turn knows. */
+static int
+go_ahead(recorder *r, zp_watch *watch, const zp_event *event)
+{
+    fixture *f = r->user;
+
+    if (zp_event_kind(event) == ZP_CHANGED) {
+        set(f->other, "a", 2);
+        return zp_go_live(watch);
+    }
+    assert_int_equal(int_at(zp_event_snapshot(event), "a"), 2);
+    return zp_break(r->ctx);
+}
+
+/* Goal: the last event's snapshot is of its revision, also when the callback
+ * has gone ahead of the turn that it was called in. */
+static void
+test_time_is_over_ahead_of_the_turn(void **state)
+{
+    fixture *f = *state;
+    recorder r = {.ctx = f->ctx, .then = go_ahead, .user = f};
+    zp_watch_options options = {.size = sizeof options, .timeout = 1e-6};
+    zp_watch *watch;
+
+    assert_ok(zp_call_when_change(f->state, &watch, ZP_KEYS("a"), &options,
+                                  record, &r));
+    set(f->other, "a", 1);
+    assert_ok(zp_run(f->ctx));
+    assert_int_equal(r.n, 2);
+    assert_int_equal(r.events[1].kind, ZP_TIMEDOUT);
+    assert_int_equal(r.events[1].revision, 2);
+    zp_watch_free(watch);
+    forget(&r);
+}
+
 /* Goal: an iterator from the oldest on looks first at the state before the
  * oldest change that is retained; so does a wait. */
 static void
@@ -150,6 +211,8 @@ main(void)
     const struct CMUnitTest tests[] = {
         T(test_no_time_but_a_backlog),
         T(test_live_wait_that_a_callback_ends),
+        T(test_go_live_before_the_first_look),
+        T(test_time_is_over_ahead_of_the_turn),
         SHORT(test_first_look_at_the_oldest),
         SHORT(test_forgotten_on_the_way),
     };
