@@ -316,6 +316,10 @@ is_overrun(place *p)
         count_events(p->x, p->cursor, seen->from - 1, 1, &next))
         return wrong(p, "an overrun from %llu, but %llu is missing",
                      R(seen->from), R(next));
+    if ((p->x->spec->flags & ZP_OLDEST) && p->x->spec->kind == CHANGE &&
+        p->events == 0 && seen->from <= p->x->head)
+        return wrong(p, "an overrun from %llu, which it was not to begin with",
+                     R(seen->from));
     if (seen->n || seen->pid)
         return wrong(p, "an overrun with changes or a writer");
     p->cursor = seen->to;
@@ -534,12 +538,12 @@ is_not_met(place *p, spots *next)
     uint64_t last = p->cursor, revision = 0;
     unsigned want = wanted_events(p);
 
+    add_spot(next, p->cursor);
     if (seen->from == 0 && seen->to == 0 && seen->rc != -ETIMEDOUT)
-        add_spot(next, p->cursor); /* the next call will be the first again */
-    else if (want == 0)
+        return true; /* the next call will be the first again */
+    if (want == 0)
         return wrong(p, "a wait for what held at %llu: %s", R(p->cursor),
                      zp_strerror(seen->rc));
-    add_spot(next, p->cursor);
     if (x->spec->flags & ZP_LIVE) {
         if (has_news(x, p->cursor, seen->head_after, &revision) &&
             revision <= known)
