@@ -8,12 +8,14 @@
  *
  * The finger is another process. It presses twice shortly, holds the button
  * until the light goes on, and presses shortly once more.
+ *
+ * `button 5` takes a press for a long one after five seconds: for slow fingers,
+ * and busy machines.
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <zp.h>
-
-#define LONG 1.0 /* second: a press that lasts longer is a long one */
 
 /* How errors are handled here: whoever meets one gives it to its caller. */
 #define TRY(call)                                                              \
@@ -24,19 +26,22 @@
     } while (0)
 
 /* [on-press] */
+/* A press that lasts longer than so many seconds is a long one. */
+static double long_press = 1;
+
 /* Called each time when the button is down. It waits from this press on, not
  * from now: by now the finger may have come up, and gone down again. */
 static int
 on_press(zp_watch *watch, const zp_event *event, void *user)
 {
     zp_state *state = user;
-    zp_watch_options from_here = {.size = sizeof(from_here),
-                                  .flags = ZP_SINCE,
-                                  .since = zp_event_revision(event)};
+    uint64_t pressed = zp_event_revision(event);
     int rc;
 
     (void)watch;
-    rc = zp_get_when_equal(state, NULL, "button", LONG, &from_here, ZP_S("up"));
+    rc = zp_get_when_equal(state, NULL, "button", long_press,
+                           ZP_WATCH(.flags = ZP_SINCE, .since = pressed),
+                           ZP_S("up"));
     if (rc == -ETIMEDOUT) {
         printf("a long press\n");
         return zp_set_string(state, "light", "on");
@@ -82,12 +87,11 @@ static int
 four_presses(zp_ctx *ctx)
 {
     zp_state *state = zp_ctx_state(ctx);
-    zp_watch_options options = {.size = sizeof(options), .count = 4};
 
     TRY(zp_set_string(state, "button", "up"));
     /* [register] */
-    TRY(zp_call_when_equal(state, NULL, "button", &options, on_press, state,
-                           ZP_S("down")));
+    TRY(zp_call_when_equal(state, NULL, "button", ZP_WATCH(.count = 4),
+                           on_press, state, ZP_S("down")));
     /* [/register] */
     TRY(zp_spawn(ctx, NULL, NULL, finger, NULL));
     return zp_run(ctx); /* until there were four */
@@ -95,11 +99,13 @@ four_presses(zp_ctx *ctx)
 /* [/main] */
 
 int
-main(void)
+main(int argc, char **argv)
 {
     zp_ctx *ctx = NULL;
     int rc = zp_ctx_new(&ctx, NULL);
 
+    if (argc > 1)
+        long_press = atof(argv[1]);
     if (rc >= 0)
         rc = four_presses(ctx);
     if (rc < 0)

@@ -28,11 +28,10 @@ child1(zp_ctx *ctx, void *arg)
 {
     zp_state *state = zp_ctx_state(ctx), *then;
     const uint64_t *since = arg;
-    zp_watch_options options = {
-        .size = sizeof(options), .flags = ZP_SINCE, .since = *since};
     char *foo;
 
-    TRY(zp_get_when_change(state, &then, ZP_KEYS("foo"), -1, &options));
+    TRY(zp_get_when_change(state, &then, ZP_KEYS("foo"), -1,
+                           ZP_WATCH(.flags = ZP_SINCE, .since = *since)));
     TRY(zp_get_string(then, "foo", &foo)); /* as that change left it */
     zp_state_free(then);
     printf("child1: foo has become %s, so I wake\n", foo);

@@ -58,12 +58,11 @@ eater(zp_ctx *ctx, void *arg)
 {
     zp_state *state = zp_ctx_state(ctx);
     const uint64_t *since = arg;
-    zp_watch_options options = {.size = sizeof(options),
-                                .flags = ZP_SINCE,
-                                .since = *since,
-                                .count = 5};
-    TRY(zp_call_when_change(state, NULL, ZP_KEYS("cookies"), &options,
-                            on_change, state));
+
+    TRY(zp_call_when_change(
+        state, NULL, ZP_KEYS("cookies"),
+        ZP_WATCH(.flags = ZP_SINCE, .since = *since, .count = 5), on_change,
+        state));
     return zp_run(ctx); /* until the five are eaten */
 }
 /* [/eater] */

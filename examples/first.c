@@ -44,13 +44,13 @@ thermometer(zp_ctx *ctx, void *arg)
 int
 main(void)
 {
-    zp_watch_options thrice = {.size = sizeof(thrice), .count = 3};
+    const zp_watch_options *thrice = ZP_WATCH(.count = 3);
     zp_ctx *ctx = NULL;
     int rc = zp_ctx_new(&ctx, NULL);
 
     if (rc >= 0)
         rc = zp_call_when_change(zp_ctx_state(ctx), NULL,
-                                 ZP_KEYS("temperature"), &thrice, react, NULL);
+                                 ZP_KEYS("temperature"), thrice, react, NULL);
     if (rc >= 0)
         rc = zp_spawn(ctx, NULL, NULL, thermometer, NULL);
     if (rc >= 0)

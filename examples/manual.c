@@ -323,14 +323,9 @@ report(zp_watch *watch, const zp_event *event, void *user)
 static int
 watch_all_but_time(zp_state *state, zp_watch **ret_watch, int *seen)
 {
-    zp_watch_options options = {
-        .size = sizeof(options),
-        .flags = ZP_EXCLUDE | ZP_OWN,
-        .count = 3,
-    };
-
-    return zp_call_when_change(state, ret_watch, ZP_KEYS("time"), &options,
-                               report, seen);
+    return zp_call_when_change(
+        state, ret_watch, ZP_KEYS("time"),
+        ZP_WATCH(.flags = ZP_EXCLUDE | ZP_OWN, .count = 3), report, seen);
 }
 /* [/watch] */
 
@@ -374,12 +369,11 @@ progress(zp_watch *watch, const zp_event *event, void *user)
 static int
 live(zp_state *state)
 {
-    zp_watch_options options = {.size = sizeof(options), .flags = ZP_OWN};
     int64_t last = 0;
     int rc;
 
-    rc = zp_call_when_change(state, NULL, ZP_KEYS("percent"), &options,
-                             progress, &last);
+    rc = zp_call_when_change(state, NULL, ZP_KEYS("percent"),
+                             ZP_WATCH(.flags = ZP_OWN), progress, &last);
     if (rc >= 0)
         rc = zp_set_int(state, "percent", 100);
     if (rc >= 0)
@@ -437,14 +431,11 @@ follow(zp_watch *watch, double patience)
 static int
 following(zp_state *state)
 {
-    zp_watch_options options = {
-        .size = sizeof(options),
-        .flags = ZP_OWN | ZP_SAME,
-    };
     zp_watch *watch;
     int rc;
 
-    rc = zp_call_when_change(state, &watch, NULL, 0, &options, NULL, NULL);
+    rc = zp_call_when_change(state, &watch, NULL, 0,
+                             ZP_WATCH(.flags = ZP_OWN | ZP_SAME), NULL, NULL);
     if (rc < 0)
         return rc;
     if ((rc = zp_set_int(state, "answer", 42)) >= 0 &&
@@ -462,15 +453,12 @@ following(zp_state *state)
 static int
 next_job(zp_state *state, uint64_t *cursor, double timeout, int64_t *ret_job)
 {
-    zp_watch_options options = {
-        .size = sizeof(options),
-        .flags = ZP_OWN, /* this program gives itself its jobs */
-        .cursor = cursor,
-    };
     zp_state *then;
     int rc;
 
-    rc = zp_get_when_change(state, &then, ZP_KEYS("job"), timeout, &options);
+    /* ZP_OWN: this program gives itself its jobs */
+    rc = zp_get_when_change(state, &then, ZP_KEYS("job"), timeout,
+                            ZP_WATCH(.flags = ZP_OWN, .cursor = cursor));
     if (rc < 0)
         return rc; /* -ETIMEDOUT: what comes now is for the next call */
     rc = zp_get_int(then, "job", ret_job);

@@ -70,10 +70,8 @@ make_more(zp_state *state)
 static int
 new_eater(zp_state *state, zp_watch **ret_eater, unsigned flags)
 {
-    zp_watch_options options = {.size = sizeof(options), .flags = flags};
-
-    return zp_call_when_change(state, ret_eater, ZP_KEYS("peanuts"), &options,
-                               NULL, NULL);
+    return zp_call_when_change(state, ret_eater, ZP_KEYS("peanuts"),
+                               ZP_WATCH(.flags = flags), NULL, NULL);
 }
 
 /* Its next peanut. */

@@ -44,11 +44,10 @@ static int
 player(zp_ctx *ctx, void *arg)
 {
     zp_state *state = zp_ctx_state(ctx);
-    zp_watch_options options = {.size = sizeof(options), .flags = ZP_OLDEST};
 
     (void)arg;
-    TRY(zp_call_when_change(state, NULL, ZP_KEYS("ping"), &options, answer,
-                            state));
+    TRY(zp_call_when_change(state, NULL, ZP_KEYS("ping"),
+                            ZP_WATCH(.flags = ZP_OLDEST), answer, state));
     return zp_run(ctx); /* until its parent ends */
 }
 /* [/child] */

@@ -92,7 +92,6 @@ static int
 call_when(zp_ctx *ctx)
 {
     zp_state *s = zp_ctx_state(ctx);
-    zp_watch_options but = {.size = sizeof(but), .flags = ZP_EXCLUDE};
 
     TRY(zp_call_when_change(s, NULL, ZP_KEYS("flag"), NULL, say, changed));
     TRY(zp_call_when(s, NULL, ZP_KEYS("flag"), NULL, is_negative, say,
@@ -104,7 +103,8 @@ call_when(zp_ctx *ctx)
     TRY(zp_call_when_truthy(s, NULL, "flag", NULL, say, truthy));
     TRY(zp_call_when_falsy(s, NULL, "flag", NULL, say, falsy));
     TRY(zp_call_when_available(s, NULL, "flag", NULL, say, available));
-    TRY(zp_call_when_change(s, NULL, ZP_KEYS("flag"), &but, say, other));
+    TRY(zp_call_when_change(s, NULL, ZP_KEYS("flag"),
+                            ZP_WATCH(.flags = ZP_EXCLUDE), say, other));
     return zp_call_when_available(s, NULL, "over", NULL, stop, ctx);
 }
 /* [/callbacks] */
@@ -114,11 +114,10 @@ call_when(zp_ctx *ctx)
 static int
 get_when(zp_state *state, uint64_t since)
 {
-    zp_watch_options options = {
-        .size = sizeof(options), .flags = ZP_SINCE, .since = since};
     zp_state *then;
 
-    TRY(zp_get_when_none(state, &then, "flag", -1, &options));
+    TRY(zp_get_when_none(state, &then, "flag", -1,
+                         ZP_WATCH(.flags = ZP_SINCE, .since = since)));
     TRY(tell(then, "was waited for"));
     zp_state_free(then);
     return 0;
@@ -130,14 +129,13 @@ get_when(zp_state *state, uint64_t since)
 static int
 iterate(zp_state *state, uint64_t since)
 {
-    zp_watch_options options = {
-        .size = sizeof(options), .flags = ZP_SINCE, .since = since, .count = 5};
     const zp_event *event;
     zp_watch *watch;
     int rc;
 
-    TRY(zp_call_when_change(state, &watch, ZP_KEYS("flag"), &options, NULL,
-                            NULL));
+    TRY(zp_call_when_change(
+        state, &watch, ZP_KEYS("flag"),
+        ZP_WATCH(.flags = ZP_SINCE, .since = since, .count = 5), NULL, NULL));
     while ((rc = zp_watch_next(watch, &event, -1)) > 0)
         TRY(tell(zp_event_snapshot(event), "was next"));
     zp_watch_free(watch);

@@ -5,6 +5,15 @@
 
 bin=$top_builddir/examples
 
+# The button is pressed while the other examples run, and is looked at when they
+# are through. A short press is two changes, and between the two its process may
+# be put aside for a while: what is long must be longer than that.
+(
+    "$bin/button" 15 2>&1
+    echo "status $?"
+) >"$work/button" </dev/null &
+button=$!
+
 # feast BAKED EATEN LEFT: is this, on stdin, a cookie eater's output? Nobody
 # eats before there is a first cookie; and where as many are eaten as baked,
 # each nom comes after its cookie.
@@ -85,11 +94,6 @@ child1: foo has become foobar, so I wake
 child1: I set foo to bar
 child2: foo is bar, so I wake
 main: both are done
-status 0"
-prints button "a short press
-a short press
-a long press
-a short press
 status 0"
 prints peanut_processor "buffered     live   hybrid
        1        3        1
@@ -183,5 +187,11 @@ done
 under_load $others luck_test
 kill "${busy[@]}"
 wait "${busy[@]}" 2>/dev/null
+wait $button
+same "button, meanwhile" "a short press
+a short press
+a long press
+a short press
+status 0" "$(cat "$work/button")"
 same "nothing is left" "" "$(ls -A "$ZP_RUNTIME_DIR" 2>/dev/null)"
 tap_done
