@@ -41,10 +41,21 @@ check "both, twice" "${CC:-cc}" $strict -std=c11 -x c -fsyntax-only \
 cat >"$work/macros.c" <<'END'
 #include <zp.h>
 int watch(zp_state *state, zp_watch_fn *fn);
+int waits(zp_state *state, uint64_t since);
 int fails(zp_ctx *ctx);
 int watch(zp_state *state, zp_watch_fn *fn)
 {
     return zp_call_when_change(state, NULL, ZP_KEYS("a", "b"), NULL, fn, NULL);
+}
+int waits(zp_state *state, uint64_t since)
+{
+    const zp_watch_options *defaults = ZP_WATCH();
+    int rc = zp_get_when_none(state, NULL, "a", 1, defaults);
+    if (rc < 0)
+        return rc;
+    return zp_get_when_equal(state, NULL, "a", -1,
+                             ZP_WATCH(.flags = ZP_SINCE, .since = since),
+                             ZP_I(1));
 }
 int fails(zp_ctx *ctx)
 {

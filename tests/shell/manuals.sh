@@ -122,6 +122,12 @@ constants() {
         grep -v 'ZP_ERROR\|ZP_EFIRST' | sort -u
 }
 
+# Those that a program writes, with arguments.
+upper_macros() {
+    sed -n 's/^#define \(ZP_[A-Z_]*\)(.*/\1/p' core/zp.h |
+        grep -v 'ZP_PRINTF\|ZP_ERROR'
+}
+
 fields() {
     declarations | awk '
     /typedef struct zp_[a-z_]* \{/ { on = 1 }
@@ -138,7 +144,7 @@ fields() {
 }
 
 undescribed() {
-    constants | while read -r name; do
+    { constants; upper_macros; } | while read -r name; do
         grep -qw -e "$name" docs/man/*.3 || echo "$name"
     done
     fields | while read -r name; do
@@ -180,6 +186,7 @@ sections() {
 cd "$top_srcdir" || exit 1
 check "there are functions" test "$(functions | wc -l)" -ge 100
 check "there are constants" test "$(constants | wc -l)" -ge 20
+check "there are macros" test "$(upper_macros | wc -l)" -ge 5
 check "there are fields" test "$(fields | wc -l)" -ge 40
 check "there are errors" test "$(errors | wc -l)" -ge 13
 if command -v "$mandoc" >/dev/null; then
@@ -223,7 +230,9 @@ fault prototypes_shown docs/man/zp_atomic.3 's/"zp_state \*txn"/"zp_ctx *c"/'
 fault unknown docs/man/zp_run.3 's/^\.Fn zp_run$/.Fn zp_walk/'
 fault unknown README 's/zp_run(/zp_walk(/'
 fault references docs/man/zp_run.3 's/Xr zp_ctx 3/Xr zp_ctx 7/'
-fault undescribed docs/man/zp_call_when_change.3 's/ZP_EXCLUDE/ZP_OTHER/'
+fault undescribed docs/man/zp_ctx.3 's/ZP_SYNC_INTERVAL/ZP_OTHER/'
+fault undescribed core/zp.h 's/ZP_EXCLUDE/ZP_OTHER/'
+fault undescribed core/zp.h 's/define ZP_WATCH(/define ZP_LOOK(/'
 fault undescribed docs/man/zp_ctx.3 's/ grace/ mercy/'
 fault error_table docs/man/zp.7 's/no such key/no key/'
 fault error_table core/zp.h 's/-20013/-20014/'
