@@ -1,7 +1,7 @@
 /*
  * test_foreign_life.c - what may happen to a context in a loop that is not
  * libev's: anything in its callbacks; a server, an owner, a child that ends; a
- * fork.
+ * fork. And to one whose loop is the application's libev loop.
  */
 #include "tests/api/polling.h"
 
@@ -117,6 +117,22 @@ test_negative_values(void **state)
     assert_return(zp_break(f->ctx), -EINVAL); /* nothing runs out here */
     zp_watch_free(watch);
     forget(&r);
+}
+
+static int
+dispatch_inside(zp_state *txn, void *user)
+{
+    (void)txn;
+    return zp_ctx_dispatch(user);
+}
+
+static void
+test_inside_an_atomic(void **state)
+{
+    fixture *f = *state;
+
+    assert_return(zp_atomic(f->state, dispatch_inside, f->ctx), -EDEADLK);
+    assert_ok(zp_ctx_dispatch(f->ctx));
 }
 
 /* -------------------------------------------------- others come and go -- */
@@ -339,6 +355,43 @@ test_in_a_child_of_ours(void **state)
     zp_sync_close(&up);
 }
 
+/* On a libev loop of the application's: dispatching runs that loop, for the
+ * application's watchers, too; and ev_run() does as well. */
+static void
+test_on_a_libev_loop(void **state)
+{
+    struct ev_loop *ev = ev_loop_new(0);
+    zp_ctx_options options = {.size = sizeof options, .loop = ev};
+    recorder r = {0};
+    zp_state *other;
+    zp_watch *watch;
+    ev_timer timer;
+    bool over = false;
+
+    (void)state;
+    assert_ok(zp_ctx_new(&r.ctx, &options));
+    watch = watch_n(&r);
+    assert_ok(zp_state_clone(zp_ctx_state(r.ctx), &other, NULL));
+    ev_timer_init(&timer, on_time, 0, 0);
+    timer.data = &over;
+    ev_timer_start(ev, &timer);
+    while (!over)
+        assert_ok(zp_ctx_dispatch(r.ctx));
+    set(other, "n", 1);
+    turn_until(&r, 1);
+    set(other, "n", 2);
+    while (r.n < 2)
+        ev_run(ev, EVRUN_ONCE);
+    set(other, "n", 3);
+    turn_until(&r, 3);
+    assert_counted(&r, 3);
+    zp_watch_free(watch);
+    zp_ctx_free(r.ctx);
+    assert_int_equal(ev_run(ev, EVRUN_NOWAIT), 0);
+    ev_loop_destroy(ev);
+    forget(&r);
+}
+
 int
 main(void)
 {
@@ -346,12 +399,14 @@ main(void)
         ZP_TEST_WITH(test_nested, watching_setup, watching_teardown),
         ZP_TEST(test_freed_inside),
         ZP_TEST_WITH(test_negative_values, watching_setup, watching_teardown),
+        ZP_TEST_WITH(test_inside_an_atomic, watching_setup, watching_teardown),
         ZP_TEST_WITH(test_a_child_ends, watching_setup, watching_teardown),
         ZP_TEST_WITH(test_server_killed, watching_setup, watching_teardown),
         ZP_TEST(test_closed),
         ZP_TEST_WITH(test_fork, watching_setup, watching_teardown),
         ZP_TEST_WITH(test_in_a_child_of_ours, watching_setup,
                      watching_teardown),
+        ZP_TEST(test_on_a_libev_loop),
     };
 
     return zp_test_main("foreign_life", tests, sizeof tests / sizeof *tests,

@@ -82,22 +82,6 @@ test_no_descriptor(void **state)
     assert_true(zp_ctx_fd(f->ctx) >= 0);
 }
 
-static int
-dispatch_inside(zp_state *txn, void *user)
-{
-    (void)txn;
-    return zp_ctx_dispatch(user);
-}
-
-static void
-test_inside_an_atomic(void **state)
-{
-    fixture *f = *state;
-
-    assert_return(zp_atomic(f->state, dispatch_inside, f->ctx), -EDEADLK);
-    assert_ok(zp_ctx_dispatch(f->ctx));
-}
-
 /* ------------------------------------------------------------ wake-ups -- */
 
 typedef struct duet {
@@ -364,40 +348,90 @@ test_several_contexts(void **state)
     }
 }
 
-/* On a libev loop of the application's: dispatching runs that loop, for the
- * application's watchers, too; and ev_run() does as well. */
+/* A watch without a callback: its events wake the poll() up as well, and are
+ * fetched without waiting. */
 static void
-test_on_a_libev_loop(void **state)
+test_iterator(void **state)
 {
-    struct ev_loop *ev = ev_loop_new(0);
-    zp_ctx_options options = {.size = sizeof options, .loop = ev};
-    recorder r = {0};
-    zp_state *other;
+    fixture *f = *state;
+    duet d = {.n = rounds(ROUNDS) / 4};
+    const zp_event *event;
     zp_watch *watch;
-    ev_timer timer;
-    bool over = false;
+    int64_t fetched = 0;
+    int rc, turns = 0;
 
-    (void)state;
-    assert_ok(zp_ctx_new(&r.ctx, &options));
-    watch = watch_n(&r);
-    assert_ok(zp_state_clone(zp_ctx_state(r.ctx), &other, NULL));
-    ev_timer_init(&timer, on_time, 0, 0);
-    timer.data = &over;
-    ev_timer_start(ev, &timer);
-    while (!over)
-        assert_ok(zp_ctx_dispatch(r.ctx));
-    set(other, "n", 1);
-    turn_until(&r, 1);
-    set(other, "n", 2);
-    while (r.n < 2)
-        ev_run(ev, EVRUN_ONCE);
-    set(other, "n", 3);
-    turn_until(&r, 3);
-    assert_counted(&r, 3);
+    zp_sync_open(&d.go);
+    zp_sync_open(&d.ack);
+    assert_ok(zp_spawn(f->ctx, NULL, NULL, counts, &d));
+    assert_ok(
+        zp_call_when_change(f->state, &watch, ZP_KEYS("n"), NULL, NULL, NULL));
+    turn_until_confirmed(f->ctx, watch);
+    zp_sync_post(&d.go);
+    for (; fetched < d.n; turns++) {
+        assert_ok(turn(f->ctx));
+        while ((rc = zp_watch_next(watch, &event, 0)) == 1) {
+            assert_int_equal(int_at(zp_event_snapshot(event), "n"), ++fetched);
+            zp_sync_post(&d.ack);
+        }
+        assert_return(rc, -ETIMEDOUT);
+    }
+    assert_in_range(turns, 1, 5 * d.n + 200);
     zp_watch_free(watch);
-    zp_ctx_free(r.ctx);
-    assert_int_equal(ev_run(ev, EVRUN_NOWAIT), 0);
-    ev_loop_destroy(ev);
+    zp_sync_close(&d.go);
+    zp_sync_close(&d.ack);
+}
+
+static int
+note_end(zp_watch *watch, const zp_event *event, void *user)
+{
+    (void)watch;
+    *(int *)user = zp_event_kind(event);
+    return 0;
+}
+
+/* A watch's own time is promised, and kept. */
+static void
+test_a_watch_times_out(void **state)
+{
+    fixture *f = *state;
+    zp_watch_options options = {.size = sizeof options, .timeout = 0.3};
+    zp_watch *watch;
+    int kind = 0;
+    double timeout, begun = zp_test_now();
+
+    assert_true(zp_ctx_fd(f->ctx) >= 0);
+    assert_ok(zp_call_when_change(f->state, &watch, ZP_KEYS("n"), &options,
+                                  note_end, &kind));
+    assert_ok(zp_ctx_timeout(f->ctx, &timeout));
+    assert_true(timeout >= 0 && timeout <= 0.301);
+    while (!kind)
+        assert_ok(turn(f->ctx));
+    assert_int_equal(kind, ZP_TIMEDOUT);
+    assert_true(zp_test_now() - begun >= 0.3);
+    assert_true(zp_test_now() - begun < 0.3 + 3 * zp_test_slow());
+    zp_watch_free(watch);
+}
+
+/* A call that waits, between turns: what it leaves is not forgotten. */
+static void
+test_beside_a_wait(void **state)
+{
+    fixture *f = *state;
+    recorder r = {.ctx = f->ctx};
+    zp_watch *watch = watch_n(&r);
+
+    for (int i = 1; i <= 50; i++) {
+        zp_watch_options hold = {.size = sizeof hold, .flags = ZP_HOLD};
+
+        set(f->other, "n", i);
+        assert_return(
+            zp_get_when_equal(f->state, NULL, "n", 0.001, &hold, ZP_I(-1)),
+            -ETIMEDOUT);
+        assert_int_equal(r.n, i - 1);
+        turn_until(&r, (size_t)i);
+    }
+    assert_counted(&r, 50);
+    zp_watch_free(watch);
     forget(&r);
 }
 
@@ -407,7 +441,6 @@ main(void)
     const struct CMUnitTest tests[] = {
         ZP_TEST_WITH(test_calls, watching_setup, watching_teardown),
         ZP_TEST_WITH(test_no_descriptor, watching_setup, watching_teardown),
-        ZP_TEST_WITH(test_inside_an_atomic, watching_setup, watching_teardown),
         ZP_TEST_WITH(test_no_wakeup_is_lost, watching_setup, watching_teardown),
         ZP_TEST_WITH(test_no_wakeup_is_eaten, watching_setup,
                      watching_teardown),
@@ -417,7 +450,9 @@ main(void)
         ZP_TEST_WITH(test_a_timer_of_ours, watching_setup, watching_teardown),
         ZP_TEST_WITH(test_due_at_once, watching_setup, watching_teardown),
         ZP_TEST(test_several_contexts),
-        ZP_TEST(test_on_a_libev_loop),
+        ZP_TEST_WITH(test_iterator, watching_setup, watching_teardown),
+        ZP_TEST_WITH(test_a_watch_times_out, watching_setup, watching_teardown),
+        ZP_TEST_WITH(test_beside_a_wait, watching_setup, watching_teardown),
     };
 
     return zp_test_main("foreign_loop", tests, sizeof tests / sizeof *tests,
