@@ -84,7 +84,6 @@ call(zp__turn *t, zp__tap *tap)
     t->events++;
     tap->busy = true;
     tap->refs++;
-    tap->silent = 0;
     called = zp__ctx_call(ctx);
     rc = tap->call(tap, &t->frame->event);
     if (token != zp__token()) /* the callback forked, and this is the child */

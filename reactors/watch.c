@@ -58,8 +58,10 @@ static int
 on_event(zp__tap *tap, zp_event *event)
 {
     zp_watch *watch = (zp_watch *)tap;
-    int rc = applies(watch, event);
+    int rc;
 
+    tap->silent = 0; /* from now on it is told of what it loses */
+    rc = applies(watch, event);
     if (rc <= 0)
         return rc;
     tap->feed->ctx->events++;
@@ -107,13 +109,17 @@ static int
 on_fetched(zp__tap *tap, zp_event *event)
 {
     zp_watch *watch = (zp_watch *)tap;
-    int rc = applies(watch, event);
+    uint64_t silent = tap->silent;
+    int rc;
 
+    tap->silent = 0;
+    rc = applies(watch, event);
     if (rc <= 0)
         return rc;
     if (event->kind != ZP_TIMEDOUT) {
         rc = begin_view(watch, event);
         if (rc <= 0) {
+            tap->silent = silent; /* as if it had not come */
             put_back(watch, event);
             return rc;
         }

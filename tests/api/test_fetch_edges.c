@@ -202,6 +202,34 @@ test_forgotten_on_the_way(void **state)
     zp_watch_free(writer);
 }
 
+/* Goal: if that happens to one from the oldest on, what was there when it was
+ * registered is still not told as lost. */
+static void
+test_oldest_forgotten_on_the_way(void **state)
+{
+    fixture *f = *state;
+    zp_watch_options options = {.size = sizeof options, .flags = ZP_OLDEST};
+    const zp_event *event;
+    uint64_t first, last;
+    zp_watch *watch, *writer;
+
+    assert_ok(zp_call_when_change(f->state, &writer, ZP_KEYS("a"), NULL,
+                                  write_much, f));
+    for (int i = 1; i <= 10; i++) {
+        set(f->other, "a", i);
+        if (i == 4)
+            assert_ok(zp_call_when_change(f->state, &watch, ZP_KEYS("a"),
+                                          &options, NULL, NULL));
+    }
+    assert_return(zp_watch_next(watch, &event, 5), 1);
+    assert_int_equal(zp_event_kind(event), ZP_OVERRUN);
+    assert_ok(zp_event_lost(event, &first, &last));
+    assert_int_equal(first, 5);
+    assert_int_equal(last, 6);
+    zp_watch_free(watch);
+    zp_watch_free(writer);
+}
+
 #define T(test) ZP_TEST_WITH(test, watching_setup, watching_teardown)
 #define SHORT(test) ZP_TEST_WITH(test, watching_setup_short, watching_teardown)
 
@@ -215,6 +243,7 @@ main(void)
         T(test_time_is_over_ahead_of_the_turn),
         SHORT(test_first_look_at_the_oldest),
         SHORT(test_forgotten_on_the_way),
+        SHORT(test_oldest_forgotten_on_the_way),
     };
     return zp_test_main("fetch_edges", tests, sizeof tests / sizeof *tests, 20);
 }
