@@ -20,7 +20,7 @@ typedef struct nest nest;
 typedef struct level {
     nest *n;
     int i;
-    char key[16];
+    char key[24];
     enum way way;
     zp_state *handle; /* of its own */
     zp_watch *watch;  /* an iterator's */
