@@ -167,19 +167,30 @@ act(model_watch *x)
     return 0;
 }
 
+/* Now and then so much that the short log forgets what others have not seen. */
+static void
+write_some(model_watch *x)
+{
+    model_worker *w = x->worker;
+    bool much = w->c->is_short && model_chance(&w->other_rng, 20);
+    model_txn t;
+
+    x->writes--;
+    for (int n = much ? SHORT_LOG : 1; n > 0; n--) {
+        model_txn_make(&t, w->c, &w->other_rng);
+        model_write(w, &t);
+    }
+}
+
 static int
 react(model_watch *x, int kind)
 {
     model_worker *w = x->worker;
-    model_txn t;
 
     if (kind == ZP_TIMEDOUT || model_failed(w))
         return 0;
-    if (x->writes > 0 && model_chance(&w->other_rng, 50)) {
-        x->writes--;
-        model_txn_make(&t, w->c, &w->other_rng);
-        model_write(w, &t);
-    }
+    if (x->writes > 0 && model_chance(&w->other_rng, 50))
+        write_some(x);
     if (model_chance(&w->other_rng, (int)x->spec->mood))
         return act(x);
     return 0;
