@@ -8,6 +8,15 @@
  * writers may die between commit and bell. There are no timeouts in the model:
  * whatever it proves holds without them.
  *
+ * With -DBELL the subscriber also has a bell of its own (core/slots.h): a flag,
+ * and a FIFO of which only matters whether there is a byte in it. The server
+ * then tells of a change by the message alone or by the bell alone, as it
+ * likes: either has to be enough. (In truth a message follows the bell, sooner
+ * or later; so what a bell without that cannot lose is not lost.) The slot's
+ * last owner left it in any state, and may be rung once more by a server that
+ * is killed half way. One writer commits twice then, which is no less to the
+ * bell, and four times less to search.
+ *
  * PROPERTY. When nothing moves any more, the subscriber is confirmed and has
  * read the log at least up to `due`: the newest revision whose writer lived to
  * look at the bell.
@@ -40,8 +49,23 @@
  *   READ_FIRST        subscriber: read the log, then drain the socket
  *   NO_RETRY          subscriber: no new sync topic when an answer was dropped
  *   SYNC_FIRST        libzmq: the sync topic sorts before the topic
+ *
+ * ... and of the bell (a server's fence before it looks at the flag is for
+ * machines that reorder loads; this one does not):
+ *
+ *   BYTE_FIRST        server: write the byte, then set the flag
+ *   LOST_FLAG         neither server (new) nor subscriber (turn) take it back
+ *   FLAG_BEFORE_FIFO  subscriber: take the flag back, then read the FIFO dry
+ *   LOG_BEFORE_FLAG   subscriber: read the log, then take the flag back
+ *   NO_FLAG_FENCE     subscriber: no fence between the two
+ *   NO_FLAG           subscriber: never take it back for the bell
+ *   WANT_LATE         subscriber: set the slot's bit when confirmed
  */
 
+#ifdef BELL
+#define COMMITS 2
+#define WRITERS 1
+#endif
 #ifndef COMMITS
 #define COMMITS 1 /* of each writer */
 #endif
@@ -62,8 +86,15 @@ byte committed; /* the log in the writers' eyes: under their lock */
 byte visible;   /* ... in everybody's */
 bit asleep, interest;
 byte asleep_buffer = NONE, interest_buffer = NONE;
+#ifdef NO_FLAG_FENCE
+byte rung_buffer = NONE;
+#endif
 bit bell;
 byte due; /* what must be seen in the end */
+
+/* ---- the watcher's own bell ---- */
+bit rung, chime; /* the flag in its slot; there is a byte in its FIFO */
+bit wanted;      /* the topic's bit in its slot */
 
 /* ---- the sockets ---- */
 chan subs = [4] of { byte };    /* subscriber -> libzmq at the server */
@@ -92,6 +123,9 @@ end:
                 asleep = asleep_buffer; asleep_buffer = NONE }
     :: d_step { interest_buffer != NONE ->
                 interest = interest_buffer; interest_buffer = NONE }
+#ifdef NO_FLAG_FENCE
+    :: d_step { rung_buffer != NONE -> rung = rung_buffer; rung_buffer = NONE }
+#endif
     od
 }
 
@@ -241,7 +275,27 @@ inline read_dry()
     od
 }
 
-/* Read the log; publish the topic once if it is in. */
+/* Ring the watcher. */
+inline ring()
+{
+#ifdef BYTE_FIRST
+    if
+    :: wanted && !rung -> chime = 1; rung = 1
+    :: else
+    fi
+#else
+    d_step {
+        rings = wanted && !rung;
+        rung = wanted || rung
+    }
+    if
+    :: rings -> rings = 0; chime = 1
+    :: else
+    fi
+#endif
+}
+
+/* Read the log; tell of the topic once if it is in. */
 inline pass()
 {
     d_step {
@@ -249,7 +303,15 @@ inline pass()
         published = visible
     }
     if
-    :: found -> read_dry(); send(TOPIC)
+    :: found ->
+#ifdef BELL
+        if
+        :: ring()
+        :: read_dry(); send(TOPIC)
+        fi
+#else
+        read_dry(); send(TOPIC)
+#endif
     :: else
     fi
 }
@@ -257,12 +319,22 @@ inline pass()
 active proctype Server()
 {
     byte published, report, answer, message;
-    bit found, watched, early;
+    bit found, watched, early, rings;
 
 start:
     {
         /* the filter to zero first, then start at the head */
         d_step { interest = 0; asleep = 0 }
+#ifdef BELL
+#ifndef LOST_FLAG
+        rung = 0;
+#endif
+        if /* for a watcher that had the slot before */
+        :: d_step { !rung && !sync -> rung = 1 }
+           chime = 1
+        :: skip
+        fi;
+#endif
         d_step { published = visible; up = 1 }
         do
         :: true ->
@@ -308,7 +380,7 @@ end:
              * to the subscriber may be */
             server_fence();
             published = 0; report = 0; answer = 0; found = 0; watched = 0;
-            early = 0; edge = 0; takes_topic = 0; takes_sync = 0;
+            early = 0; rings = 0; edge = 0; takes_topic = 0; takes_sync = 0;
             do :: len(subs) > 0 -> subs?message :: else -> break od;
             do :: len(reports) > 0 -> reports?message :: else -> break od;
             if
@@ -350,6 +422,15 @@ active proctype Subscriber()
     byte message;
     bit heard;
 
+#ifdef BELL
+    /* the slot: its last owner may have left it in any state */
+    d_step {
+        chime = 0; rung = 0;
+#ifndef WANT_LATE
+        wanted = 1
+#endif
+    }
+#endif
     /* registration: changes after what is visible now count */
     seen = visible;
     subscribe(TOPIC);
@@ -360,6 +441,27 @@ active proctype Subscriber()
              fi }
 end:
     do
+#ifdef BELL
+    :: chime ->
+#ifdef FLAG_BEFORE_FIFO
+        rung = 0;
+#endif
+        chime = 0; /* read dry */
+#ifdef LOG_BEFORE_FLAG
+        seen = visible;
+#endif
+#if defined(NO_FLAG_FENCE)
+        rung_buffer = 0;
+#elif !defined(NO_FLAG) && !defined(FLAG_BEFORE_FIFO)
+        rung = 0;
+#endif
+#ifndef LOG_BEFORE_FLAG
+        seen = visible
+#endif
+#ifdef WANT_LATE
+    :: confirmed && !wanted -> wanted = 1
+#endif
+#endif
     :: atomic { up && !connected && !die ->
                 connected = 1; edge = 1;
 #ifdef SYNC_FIRST
@@ -390,6 +492,11 @@ end:
 #endif
         }
 #ifndef READ_FIRST
+#ifdef BELL
+#ifndef LOST_FLAG
+        rung = 0; /* in each turn */
+#endif
+#endif
         d_step {
             if
             :: heard -> seen = visible
