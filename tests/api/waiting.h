@@ -124,9 +124,10 @@ wait_equal_value(zp_state *state, zp_state **ret, double timeout,
                  const zp_watch_options *options)
 {
     zp_value *five;
-    int rc;
+    int rc = zp_value_new(&five, ZP_I(5));
 
-    assert_ok(zp_value_new(&five, ZP_I(5)));
+    if (rc < 0)
+        return rc;
     rc = zp_get_when_equal_value(state, ret, "k", five, timeout, options);
     zp_value_free(five);
     return rc;
@@ -137,9 +138,10 @@ wait_not_equal_value(zp_state *state, zp_state **ret, double timeout,
                      const zp_watch_options *options)
 {
     zp_value *four;
-    int rc;
+    int rc = zp_value_new(&four, ZP_I(4));
 
-    assert_ok(zp_value_new(&four, ZP_I(4)));
+    if (rc < 0)
+        return rc;
     rc = zp_get_when_not_equal_value(state, ret, "k", four, timeout, options);
     zp_value_free(four);
     return rc;

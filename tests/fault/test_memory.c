@@ -1,71 +1,15 @@
 /*
- * Out of memory: the k-th allocation of the library fails, for k = 1, 2, ...
- * until a scenario gets through without meeting it. Each time there is -ENOMEM
- * or success, nothing is half-changed, and nothing leaks (descriptors here;
- * memory under check-asan and valgrind).
- *
- * The linker wraps the allocation functions of this program, libzp's objects
- * included; libzmq, LMDB and libev keep theirs (libzmq would abort).
+ * test_memory.c - out of memory in whatever the library does: nothing is
+ * half-changed, and nothing leaks (descriptors here; memory under check-asan
+ * and valgrind). The waits are test_memory_waits.c.
  */
-#include <errno.h>
 #include <poll.h>
-#include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
-#include <zp.h>
+#include "tests/fault/no_memory.h"
 
-#include "tests/support/zp_test.h"
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *data, size_t size);
-char *__real_strdup(const char *text);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *data, size_t size);
-char *__wrap_strdup(const char *text);
-
-/* 0: not armed, or fired; shared with children, where it may fire, too. */
-static _Atomic long *countdown;
-
-static bool
-fires(void)
-{
-    if (countdown == NULL || atomic_load(countdown) <= 0 ||
-        atomic_fetch_sub(countdown, 1) != 1)
-        return false;
-    errno = ENOMEM;
-    return true;
-}
-
-void *
-__wrap_malloc(size_t size)
-{
-    return fires() ? NULL : __real_malloc(size);
-}
-
-void *
-__wrap_calloc(size_t n, size_t size)
-{
-    return fires() ? NULL : __real_calloc(n, size);
-}
-
-void *
-__wrap_realloc(void *data, size_t size)
-{
-    return fires() ? NULL : __real_realloc(data, size);
-}
-
-char *
-__wrap_strdup(const char *text)
-{
-    return fires() ? NULL : __real_strdup(text);
-}
-
-/* ---- the driver ---- */
+/* ---- the state ---- */
 
 static zp_ctx *ctx;
 static zp_state *live;
@@ -86,38 +30,6 @@ close_ctx(void **state)
     ctx = zp_ctx_free(ctx);
     return 0;
 }
-
-/* SCENARIO returns the first error; it is run with one failure at each place,
- * AFTER each run (unarmed) checks what must hold. */
-static void
-with_failures(int (*scenario)(void), void (*after)(int rc))
-{
-    assert_int_equal(scenario(), 0); /* everything is warm */
-    after(0);
-    int fds = zp_test_open_fds();
-    for (long k = 1; k < 5000; k++) {
-        atomic_store(countdown, k);
-        int rc = scenario();
-        bool fired = atomic_exchange(countdown, 0) <= 0;
-        if (rc != 0 && rc != -ENOMEM)
-            fail_msg("allocation %ld failed: %d %s (%s)", k, rc,
-                     zp_strerror(rc), zp_ctx_error(NULL));
-        after(rc);
-        assert_int_equal(zp_test_open_fds(), fds);
-        if (!fired) {
-            assert_int_equal(rc, 0);
-            print_message("# %ld allocations\n", k - 1);
-            return;
-        }
-    }
-    fail_msg("no end");
-}
-
-#define TRY(call)                                                              \
-    do {                                                                       \
-        if (rc >= 0)                                                           \
-            rc = (call);                                                       \
-    } while (0)
 
 static int
 plain(int rc)
@@ -499,7 +411,6 @@ main(void)
         ZP_TEST_WITH(test_polling, open_ctx, close_ctx),
         ZP_TEST_WITH(test_spawning, open_ctx, close_ctx),
     };
-    countdown = mmap(NULL, sizeof *countdown, PROT_READ | PROT_WRITE,
-                     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    no_memory_init();
     return zp_test_main("memory", tests, sizeof tests / sizeof *tests, 90);
 }
