@@ -234,7 +234,7 @@ looks(zp__turn *t)
 }
 
 /* One that a callback has moved on, past what this turn can show, is for the
- * next one. */
+ * next one. So is one that the log has passed: it is told that first. */
 static zp__tap *
 find_expired(zp__turn *t)
 {
@@ -245,7 +245,8 @@ find_expired(zp__turn *t)
         if (!tap->expired || !zp__can_call(t, tap) || tap->found_at ||
             zp__tap_cursor(tap) < tap->expires)
             continue;
-        if (zp__tap_cursor(tap) <= t->head)
+        if (zp__tap_cursor(tap) <= t->head &&
+            zp__tap_cursor(tap) + 1 >= t->tail)
             return tap;
         t->more = true;
     }

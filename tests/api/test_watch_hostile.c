@@ -242,6 +242,60 @@ test_event_is_its_waiters(void **state)
     assert_int_equal(in.rc, 0);
 }
 
+static int
+end_turn(recorder *r, zp_watch *watch, const zp_event *event)
+{
+    (void)watch;
+    (void)event;
+    return zp_break(r->ctx);
+}
+
+static int
+look_at_end(recorder *r, zp_watch *watch, const zp_event *event)
+{
+    int64_t *value = r->user;
+
+    (void)watch;
+    if (zp_event_kind(event) != ZP_TIMEDOUT)
+        return 0;
+    *value = int_at(zp_event_snapshot(event), "e");
+    return zp_break(r->ctx);
+}
+
+/* Goal: the log passes a watch whose time is over, when the next turn begins
+ * with those: the loss is told before the end, and that has its snapshot. */
+static void
+test_passed_at_its_end(void **state)
+{
+    fixture *f = *state;
+    int64_t value = ABSENT;
+    recorder ends = {.ctx = f->ctx, .then = end_turn};
+    recorder brief = {.ctx = f->ctx, .then = look_at_end, .user = &value};
+    zp_watch_options oldest = {.size = sizeof oldest, .flags = ZP_OLDEST};
+    zp_watch_options soon = {.size = sizeof soon, .timeout = 0.005};
+
+    set(f->other, "e", 1);
+    for (int i = 0; i < 20; i++)
+        set(f->other, "k", i);
+    assert_ok(zp_call_when_change(f->state, NULL, ZP_KEYS("e"), &soon, record,
+                                  &brief));
+    assert_ok(zp_call_when_change(f->state, NULL, ZP_KEYS("k"), &oldest, record,
+                                  &ends));
+    assert_ok(zp_run(f->ctx));
+    usleep(10000);
+    assert_ok(zp_run(f->ctx)); /* in which the time is over */
+    assert_int_equal(brief.n, 0);
+    flood(f);
+    do
+        assert_ok(zp_run(f->ctx));
+    while (brief.n == 0 || brief.events[brief.n - 1].kind != ZP_TIMEDOUT);
+    assert_int_equal(brief.n, 2);
+    assert_int_equal(brief.events[0].kind, ZP_OVERRUN);
+    assert_int_equal(value, 1);
+    forget(&ends);
+    forget(&brief);
+}
+
 /* ----------------------------------------------------- taken from below -- */
 
 static int
@@ -453,6 +507,7 @@ main(void)
         FULL(test_live_look_behind_slow_one),
         FULL(test_live_cursor_keeps_found),
         FULL(test_event_is_its_waiters),
+        SHORT(test_passed_at_its_end),
         SHORT(test_predicate_frees_state_at_overrun),
         FULL(test_cursor_of_freed_state),
         FULL(test_live_iterator_starves_nobody),
