@@ -154,7 +154,7 @@ make_spec(model_spec *s, const model_case *c, uint64_t *rng)
     make_keys(s, c, rng);
     s->code = pooled(c, rng);
     s->predicate = model_below(rng, PREDICATES);
-    if (model_chance(rng, 25))
+    if (model_chance(rng, 33))
         s->flags |= ZP_LIVE;
     if (model_chance(rng, 30))
         s->flags |= ZP_OWN;
@@ -175,8 +175,8 @@ make_spec(model_spec *s, const model_case *c, uint64_t *rng)
     }
     s->exact = model_chance(rng, 50);
     s->attended = s->mode != CALLBACK || model_chance(rng, 70);
-    s->writes = model_chance(rng, 40) ? model_below(rng, 6) : 0;
-    s->mood = model_chance(rng, 50) ? (unsigned)model_below(rng, 40) : 0;
+    s->writes = model_chance(rng, 40) ? model_below(rng, 8) : 0;
+    s->mood = model_chance(rng, 60) ? (unsigned)model_below(rng, 60) : 0;
 }
 
 /* -------------------------------------------------------------- scripts -- */
@@ -226,7 +226,7 @@ model_case_make(model_case *c, uint64_t seed, unsigned number)
     memset(c, 0, sizeof *c);
     c->seed = seed;
     c->number = number;
-    c->is_short = model_chance(&rng, 12);
+    c->is_short = model_chance(&rng, 20);
     c->kills = model_chance(&rng, 2);
     c->n_keys = 2 + model_below(&rng, KEYS - 1);
     c->n_pool = 2 + model_below(&rng, 5);

@@ -172,11 +172,11 @@ static void
 write_some(model_watch *x)
 {
     model_worker *w = x->worker;
-    bool much = w->c->is_short && model_chance(&w->other_rng, 20);
+    bool much = w->c->is_short && model_chance(&w->other_rng, 25);
     model_txn t;
 
     x->writes--;
-    for (int n = much ? SHORT_LOG : 1; n > 0; n--) {
+    for (int n = much ? 2 * SHORT_LOG : 1; n > 0; n--) {
         model_txn_make(&t, w->c, &w->other_rng);
         model_write(w, &t);
     }
