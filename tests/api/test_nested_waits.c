@@ -398,6 +398,168 @@ test_free_context(void **state)
     strike_at_all_depths(*state, FREE_CONTEXT);
 }
 
+/* --------------------------------------------------- callbacks that wait -- */
+
+typedef struct tower tower;
+
+/* A callback on the stack, with those it has led to at higher indices. */
+typedef struct storey {
+    tower *t;
+    int i;
+    char key[24];
+    zp_state *handle;
+    zp_watch *watch;
+    int calls;
+} storey;
+
+struct tower {
+    fixture *f;
+    zp_ctx *ctx;
+    int height;
+    int64_t value; /* of this time: what the keys become */
+    enum strike strike;
+    int victim;
+    bool struck;
+    storey storeys[5];
+};
+
+static bool
+is_gone(const tower *t)
+{
+    return t->struck && t->strike == FREE_CONTEXT;
+}
+
+static void
+strike_tower(tower *t)
+{
+    storey *s = &t->storeys[t->victim];
+
+    t->struck = true;
+    if (t->strike == FREE_WATCH)
+        s->watch = zp_watch_free(s->watch);
+    else if (t->strike == CANCEL_WATCH)
+        assert_ok(zp_watch_cancel(s->watch));
+    else if (t->strike == FREE_STATE)
+        s->handle = zp_state_free(s->handle);
+    else
+        zp_ctx_free(t->ctx);
+    if (t->strike == FREE_STATE)
+        s->watch = NULL;
+    set(t->f->other, "done", t->value);
+}
+
+static int
+on_storey(zp_watch *watch, const zp_event *event, void *user)
+{
+    storey *s = user;
+    tower *t = s->t;
+    int rc;
+
+    (void)watch;
+    (void)event;
+    s->calls++;
+    if (t->struck) /* the second time */
+        return 0;
+    if (s->i + 1 == t->height) {
+        strike_tower(t);
+        return 0;
+    }
+    set(t->f->other, s[1].key, t->value);
+    rc = zp_get_when_equal(zp_ctx_state(t->ctx), NULL, "done", -1, NULL,
+                           ZP_I(t->value));
+    assert_return(rc, is_gone(t) ? ZP_ECLOSED : 0);
+    return s->i == 0 && !is_gone(t) ? zp_break(t->ctx) : 0;
+}
+
+static int
+is_value(zp_state *snapshot, void *user)
+{
+    const storey *s = user;
+
+    return int_at(snapshot, s->key) >= s->t->value;
+}
+
+static void
+build_storey(tower *t, int i)
+{
+    storey *s = &t->storeys[i];
+
+    *s = (storey){.t = t, .i = i};
+    snprintf(s->key, sizeof s->key, "storey%d", i);
+    if (zp_contains(t->f->other, s->key))
+        assert_ok(zp_delete(t->f->other, s->key));
+    assert_ok(zp_state_clone(zp_ctx_state(t->ctx), &s->handle, NULL));
+    if (i % 3 == 0)
+        assert_ok(zp_call_when(s->handle, &s->watch, ZP_KEYS(s->key), NULL,
+                               is_value, on_storey, s));
+    else if (i % 3 == 1)
+        assert_ok(zp_call_when_change(s->handle, &s->watch, ZP_KEYS(s->key),
+                                      NULL, on_storey, s));
+    else
+        assert_ok(zp_call_when_truthy(s->handle, &s->watch, s->key, NULL,
+                                      on_storey, s));
+}
+
+/* All are changed once more: who is called? */
+static void
+check_tower(tower *t)
+{
+    for (int i = 0; i < t->height; i++)
+        set(t->f->other, t->storeys[i].key, t->value + 1);
+    for (int i = 0; i < t->height; i++) {
+        storey *s = &t->storeys[i];
+        int calls = i == t->victim ? 1 : 2;
+
+        for (int k = 0; k < 100 && s->calls < calls; k++)
+            settle(t->f);
+        settle(t->f);
+        if (s->calls != calls)
+            fail_msg("storey %d of %d, strike %d at %d: %d calls", i, t->height,
+                     t->strike, t->victim, s->calls);
+        zp_watch_free(s->watch);
+        zp_state_free(s->handle);
+    }
+}
+
+static void
+build_and_strike(fixture *f, enum strike what, int height, int victim)
+{
+    static int64_t time;
+    tower t = {.f = f, .ctx = f->ctx, .height = height};
+    int rc;
+
+    t.strike = what;
+    t.victim = victim;
+    t.value = time += 2;
+    if (what == FREE_CONTEXT)
+        assert_ok(zp_ctx_attach(&t.ctx, zp_ctx_address(f->ctx), NULL));
+    for (int i = 0; i < height; i++)
+        build_storey(&t, i);
+    set(f->other, t.storeys[0].key, t.value);
+    if (height > 1 || what == FREE_CONTEXT) {
+        rc = zp_run(t.ctx);
+        assert_return(rc, what == FREE_CONTEXT ? ZP_ECLOSED : 0);
+    } else {
+        while (!t.struck)
+            settle(f);
+    }
+    for (int i = 0; i < height; i++)
+        assert_int_equal(t.storeys[i].calls, 1);
+    if (what != FREE_CONTEXT)
+        check_tower(&t);
+}
+
+/* Goal: callbacks that wait inside of each other, of which the last frees one:
+ * itself, or one that is below it on the stack. */
+static void
+test_callbacks_on_the_stack(void **state)
+{
+    for (int what = FREE_WATCH; what <= FREE_CONTEXT; what++)
+        for (int height = 1; height <= 5; height++)
+            for (int victim = 0; victim < height; victim++)
+                build_and_strike(*state, (enum strike)what, height, victim);
+}
+
 /* ------------------------------------------------------ inside callbacks -- */
 
 struct chain {
@@ -793,6 +955,7 @@ main(void)
         T(test_cancel_watch),
         T(test_free_state),
         T(test_free_context),
+        T(test_callbacks_on_the_stack),
         T(test_wait_inside_of_what_is_waited_for),
         T(test_next_inside_of_next),
         T(test_predicates_that_do),
