@@ -80,7 +80,8 @@ typedef struct zp__link {
 typedef struct zp__reader {
     uint64_t read;  /* what all taps in line have seen the log to */
     size_t in_line; /* how many those are */
-    zp__node apart; /* active taps with a cursor of their own */
+    zp__node apart; /* active taps with a cursor of their own, but for those
+                       that fetch and are not waited for: they cost nothing */
     zp__node found; /* live: active taps with an event waiting */
 } zp__reader;
 

@@ -128,7 +128,8 @@ zp__tap_apart(zp__tap *tap, uint64_t cursor)
         return;
     tap->is_apart = true;
     tap->reader->in_line--;
-    zp__list_append(&tap->reader->apart, &tap->apart);
+    if (!tap->fetches || tap->awaited)
+        zp__list_append(&tap->reader->apart, &tap->apart);
 }
 
 void
@@ -258,11 +259,13 @@ zp__tap_await(zp__tap *tap, bool awaited)
 {
     if (!tap->active)
         return;
-    if (tap->awaited && !awaited)
-        zp__tap_apart(tap, zp__tap_cursor(tap));
+    zp__tap_apart(tap, zp__tap_cursor(tap));
+    zp__list_remove(&tap->apart);
     tap->awaited = awaited;
-    if (awaited)
-        zp__kick(tap->feed->kick);
+    if (!awaited)
+        return;
+    zp__list_append(&tap->reader->apart, &tap->apart);
+    zp__kick(tap->feed->kick);
 }
 
 /* Those that stand in line must not be moved on with it. */
