@@ -171,6 +171,7 @@ open_sockets(zp__server *server)
         return rc;
     server->pub_fd = zp__zmq_get(server->pub, ZMQ_FD);
     server->ctl_fd = zp__zmq_get(server->ctl, ZMQ_FD);
+    server->pub_used = server->ctl_used = true;
     if (server->pub_fd < 0 || server->ctl_fd < 0)
         return zp__fail(-EIO, "the sockets have no descriptor");
     return 0;

@@ -41,6 +41,8 @@ typedef struct zp__server {
     void *ctl;
     int pub_fd;
     int ctl_fd;
+    bool pub_used; /* since it was read dry: its descriptor may be silent */
+    bool ctl_used;
 
     zp__topics topics;
     uint64_t published; /* all revisions up to here have been looked at */

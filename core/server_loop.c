@@ -4,7 +4,8 @@
  *
  *         +--> asleep = 1; full fence
  *         |    pass over the log             (what came before the fence)
- *         |    subscriptions, requests       (read dry: ZMQ_FD tells edges)
+ *         |    subscriptions, requests       (read dry: ZMQ_FD tells edges;
+ *         |                                   those that were used since)
  *         |    poll: bell, XPUB, ROUTER, owner, signals, 100 ms or 1 s
  *         |    asleep = 0                    (rung: something to do)
  *         |    passes while they find something
@@ -97,8 +98,10 @@ zp__server_read_ctl(zp__server *server)
     int i;
 
     for (i = 0; i < REQUESTS; i++)
-        if (!read_request(server))
+        if (!read_request(server)) {
+            server->ctl_used = false;
             return false;
+        }
     return true;
 }
 
@@ -209,18 +212,19 @@ sleep_ms(const zp__server *server)
 static int
 fall_asleep(zp__server *server, struct pollfd *fds)
 {
-    bool busy;
+    bool busy = false;
     int rc;
 
     atomic_store_explicit(&server->board->shared->asleep, 1,
                           memory_order_relaxed);
     zp__board_fence();
     rc = zp__server_pass(server);
-    if (rc >= 0)
+    if (rc >= 0 && server->pub_used)
         rc = zp__server_read_pub(server);
     if (rc < 0)
         return rc;
-    busy = zp__server_read_ctl(server);
+    if (server->ctl_used)
+        busy = zp__server_read_ctl(server);
     if (zp__board_closed(server->board)) /* while nobody rang: we were awake */
         busy = true;
     rc = poll(fds, N_FDS, busy ? 0 : sleep_ms(server));
@@ -228,6 +232,8 @@ fall_asleep(zp__server *server, struct pollfd *fds)
         return zp__fail_errno(errno, "the server cannot poll");
     if (rc < 0)
         fds[BELL].revents = fds[OWNER].revents = fds[SIGNALS].revents = 0;
+    server->pub_used |= rc < 0 || fds[PUB].revents;
+    server->ctl_used |= rc < 0 || fds[CTL].revents;
     return 0;
 }
 

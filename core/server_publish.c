@@ -36,6 +36,7 @@ send_topic(zp__server *server, const uint8_t *topic)
     memcpy(news + ZP__TOPIC_SIZE, &server->generation, 4);
     memcpy(news + ZP__TOPIC_SIZE + 4, &server->published, 8);
     (void)zp__zmq_send(server->pub, news, sizeof news, 0);
+    server->pub_used = true;
 }
 
 /* ------------------------------------------------------ subscriptions -- */
@@ -92,10 +93,12 @@ zp__server_read_pub(zp__server *server)
         }
         /* Sending the answers may let libzmq take in new subscriptions: after
          * it the socket has to be read dry again. */
-        if (server->n_syncs && (n < 0 || server->n_syncs == ZP__SYNCS))
+        if (server->n_syncs && (n < 0 || server->n_syncs == ZP__SYNCS)) {
             answer_syncs(server);
-        else if (n < 0)
+        } else if (n < 0) {
+            server->pub_used = false;
             return 0;
+        }
     }
 }
 
