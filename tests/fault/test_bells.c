@@ -313,7 +313,8 @@ test_full_fifo(void **state)
             ;
         assert_int_equal(errno, EAGAIN);
         expect(f, &r, 2);
-        assert_true(is_dry(bell_file(f, 0)));
+        while (!is_dry(bell_file(f, 0))) /* a message may have been first */
+            run_for(f->ctx, 0.001);
     }
     close(fd);
     forget(&r);
