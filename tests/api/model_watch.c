@@ -134,7 +134,8 @@ act(model_watch *x)
 
     switch (dice) {
     case 0:
-        model_go_live(x);
+        y = another(w, CALLBACK, ITERATOR);
+        model_go_live(y && model_chance(&w->other_rng, 50) ? y : x);
         break;
     case 1:
         zp_break(model_ctx(w)); /* refused in the application's ev_run() */

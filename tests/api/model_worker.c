@@ -268,7 +268,7 @@ finish(model_worker *w)
         model_step(w, said ? 0.0003 : 0.001);
         if (!said && zp_test_now() > deadline)
             fail_short(w);
-        if (zp_test_now() > deadline + 5)
+        if (zp_test_now() > deadline + 20)
             model_fail(w, "the other workers do not come to an end");
     }
 }
