@@ -200,6 +200,62 @@ test_cursor_first_look(void **state)
     assert_int_equal(cursor, head + 4);
 }
 
+static void
+set_x(void *user)
+{
+    fixture *f = user;
+
+    set(f->other, "x", 1);
+}
+
+/* The wait around this comes true in a run in here. */
+static int
+fail_after_wait(zp_watch *watch, const zp_event *event, void *user)
+{
+    fixture *f = user;
+    later l;
+
+    (void)watch;
+    (void)event;
+    set(f->other, "k", 5);
+    do_later(&l, f->ctx, 0, set_x, f);
+    assert_ok(zp_get_when_available(f->state, NULL, "x", -1, NULL));
+    return -ECHILD;
+}
+
+/* Goal: a callback fails when the wait has come true already: the next one with
+ * the cursor has it. */
+static void
+test_cursor_over_failure(void **state)
+{
+    fixture *f = *state;
+    zp_watch_options once = {.size = sizeof once, .count = 1};
+
+    for (size_t i = 0; i < WAITERS; i++) {
+        const waiter *w = &waiters[i];
+        uint64_t cursor = 0;
+        zp_watch_options options = {.size = sizeof options, .cursor = &cursor};
+        zp_state *snapshot;
+
+        if ((w->meet != put_5 && w->meet != put_other) ||
+            strncmp(w->name, "next", 4) == 0)
+            continue;
+        assert_ok(w->spoil(f->other));
+        (void)zp_delete(f->other, "x");
+        assert_wait(w, w->wait(f->state, NULL, 0, &options), -ETIMEDOUT);
+        assert_ok(zp_call_when_change(f->state, NULL, ZP_KEYS("go"), &once,
+                                      fail_after_wait, f));
+        set(f->other, "go", (int64_t)i + 1);
+        assert_wait(w, w->wait(f->state, NULL, -1, &options), -ECHILD);
+        assert_wait(w, w->wait(f->state, &snapshot, 0, &options), 0);
+        assert_int_equal(int_at(snapshot, "k"), 5);
+        assert_int_equal(int_at(snapshot, "x"), ABSENT);
+        zp_state_free(snapshot);
+        assert_wait(w, w->wait(f->state, NULL, 0, &options), -ETIMEDOUT);
+        set(f->other, "k", 6);
+    }
+}
+
 /* ----------------------------------------------------------------- count -- */
 
 /* Goal: the so-manieth event is returned. */
@@ -366,7 +422,7 @@ tick(struct ev_loop *loop, ev_timer *timer, int events)
 }
 
 static void
-hold_and_wait(const waiter *w, fixture *f)
+hold_and_wait(fixture *f, const waiter *w, bool settled)
 {
     struct holding h = {.f = f, .inner = {.ctx = f->ctx}};
     recorder r = {.ctx = f->ctx};
@@ -379,6 +435,8 @@ hold_and_wait(const waiter *w, fixture *f)
         zp_call_when_change(f->state, &watch, ZP_KEYS("b"), NULL, record, &r));
     assert_ok(zp_call_when_available(f->state, &condition, "b", NULL, record,
                                      &h.inner));
+    if (settled) /* in line with others, when it begins */
+        settle(f);
     for (int i = 1; i <= 3; i++)
         set(f->other, "b", i);
     ev_timer_init(&timer, tick, 0.001, 0.001);
@@ -411,9 +469,12 @@ test_hold(void **state)
 {
     fixture *f = *state;
 
-    for (size_t i = 0; i < WAITERS; i++)
-        if (waiters[i].meet == put_5 && waiters[i].spoil == put_4)
-            hold_and_wait(&waiters[i], f);
+    for (size_t i = 0; i < WAITERS * 2; i++) {
+        const waiter *w = &waiters[i / 2];
+
+        if (w->meet == put_5 && w->spoil == put_4)
+            hold_and_wait(f, w, i % 2);
+    }
 }
 
 static int
@@ -805,13 +866,21 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_cursor),        T(test_cursor_of_condition),
-        T(test_long_log),      T(test_cursor_first_look),
-        T(test_count),         T(test_flags),
-        T(test_since),         T(test_hold),
-        T(test_hold_nested),   T(test_hold_and_end),
-        SHORT(test_overrun),   SHORT(test_snapshot),
-        T(test_bad_arguments), T(test_too_deep),
+        T(test_cursor),
+        T(test_cursor_of_condition),
+        T(test_long_log),
+        T(test_cursor_first_look),
+        T(test_cursor_over_failure),
+        T(test_count),
+        T(test_flags),
+        T(test_since),
+        T(test_hold),
+        T(test_hold_nested),
+        T(test_hold_and_end),
+        SHORT(test_overrun),
+        SHORT(test_snapshot),
+        T(test_bad_arguments),
+        T(test_too_deep),
     };
     return zp_test_main("get_when_modes", tests, sizeof tests / sizeof *tests,
                         30);
