@@ -10,9 +10,10 @@
  *     model_case.c      seed -> case
  *     model_values.c    values as small codes, and what is true of them
  *     model_journal.c   transactions, written down as they are made
- *     model_watch.c     watches, and what they see, written down
+ *     model_watch.c     watches and waits (see model_watch.h)
  *     model_worker.c    playing a script; when a case is over
- *     model_oracle.c    what must be seen, computed from the journal alone
+ *     model_oracle.c    what must be seen, computed from the journal alone (see
+ *                       model_oracle.h)
  *     model_report.c    a failure, to be read by people
  *
  * The *journal* is memory that all workers share: for each revision what every

@@ -4,7 +4,7 @@
  * right and complete with the same number of entries in the journal. (Callbacks
  * write, too, but only for an event, and only so often.)
  */
-#include "tests/api/model.h"
+#include "tests/api/model_watch.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -120,7 +120,7 @@ model_step(model_worker *w, double seconds)
     default:
         rc = run_libev(ctx, seconds);
     }
-    if (rc < 0 && rc != -477 && rc != ZP_EBREAK)
+    if (rc < 0 && rc != MODEL_UNHAPPY && rc != ZP_EBREAK)
         model_fail(w, "a run: %s (%s)", zp_strerror(rc), zp_ctx_error(NULL));
     w->head = outer;
 }
