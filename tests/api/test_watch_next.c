@@ -312,6 +312,55 @@ test_event_is_kept(void **state)
     zp_watch_free(watch);
 }
 
+/* Goal: one that is kept goes with a cancel, and with going live. */
+static void
+test_kept_event_goes(void **state)
+{
+    fixture *f = *state;
+    zp_watch_options once = {.size = sizeof once, .count = 1};
+    const zp_event *event;
+
+    for (int i = 0; i < 2; i++) {
+        zp_watch *watch = iterate(f, NULL);
+
+        assert_ok(zp_call_when_change(f->state, NULL, ZP_KEYS("go"), &once,
+                                      fail_after_wait, f));
+        set(f->other, "go", i + 1);
+        assert_return(zp_watch_next(watch, &event, -1), -ECHILD);
+        if (i == 0)
+            assert_ok(zp_watch_cancel(watch));
+        else
+            assert_ok(zp_go_live(watch));
+        assert_int_equal(zp_watch_active(watch), i);
+        assert_return(zp_watch_next(watch, &event, 0),
+                      i ? -ETIMEDOUT : -ECANCELED);
+        zp_watch_free(watch);
+        assert_ok(zp_clear(f->other));
+    }
+}
+
+/* Goal: it stays where it was looked at in vain, while others are called. */
+static void
+test_left_behind(void **state)
+{
+    fixture *f = *state;
+    recorder r = {.ctx = f->ctx};
+    zp_watch *watch = iterate(f, NULL), *other;
+
+    assert_ok(
+        zp_call_when_change(f->state, &other, ZP_KEYS("k"), NULL, record, &r));
+    for (int i = 1; i <= 5; i++) {
+        next_is_none(watch); /* all stand in line */
+        set(f->other, "k", i);
+        run_until(&r, (size_t)i);
+        settle(f);
+        next_is(watch, i);
+    }
+    zp_watch_free(watch);
+    zp_watch_free(other);
+    forget(&r);
+}
+
 /* ---------------------------------------------------------------- modes -- */
 
 /* Goal: live, since, oldest, and to go live. */
@@ -459,6 +508,42 @@ test_passed_in_between(void **state)
         assert_return(zp_watch_next(watch, &event, -1), at ? 0 : 1);
         zp_watch_free(watch);
     }
+}
+
+static int
+flood_in_callback(zp_watch *watch, const zp_event *event, void *user)
+{
+    fixture *f = user;
+
+    (void)watch;
+    (void)event;
+    for (int i = 0; i < 150; i++)
+        set(f->other, "x", i);
+    return 0;
+}
+
+/* Goal: likewise an overrun: what it tells to be lost begins where it did. */
+static void
+test_overrun_passed_in_between(void **state)
+{
+    fixture *f = *state;
+    zp_watch_options once = {.size = sizeof once, .count = 1};
+    uint64_t head = head_of(f->state), first, last;
+    zp_watch *watch = iterate(f, NULL);
+    const zp_event *event;
+
+    for (int i = 0; i < 150; i++)
+        set(f->other, "k", i);
+    /* in the turn in which the overrun is found, but before */
+    assert_ok(zp_call_when_available(f->state, NULL, "k", &once,
+                                     flood_in_callback, f));
+    assert_return(zp_watch_next(watch, &event, -1), 1);
+    assert_int_equal(zp_event_kind(event), ZP_OVERRUN);
+    assert_ok(zp_event_lost(event, &first, &last));
+    assert_int_equal(first, head + 1);
+    assert_true(last > head + 150);
+    assert_int_equal(int_at(zp_event_snapshot(event), "x"), 149);
+    zp_watch_free(watch);
 }
 
 /* ------------------------------------------------------------ loop, many -- */
@@ -823,9 +908,12 @@ main(void)
         T(test_cancel),
         T(test_free_in_callback),
         SHORT(test_event_is_kept),
+        T(test_kept_event_goes),
+        T(test_left_behind),
         T(test_modes),
         SHORT(test_event_stays),
         SHORT(test_passed_in_between),
+        SHORT(test_overrun_passed_in_between),
         T(test_idle),
         T(test_many),
         T(test_errors),
