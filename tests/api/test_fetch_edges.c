@@ -230,6 +230,68 @@ test_oldest_forgotten_on_the_way(void **state)
     zp_watch_free(writer);
 }
 
+/* Goal: what was held back is called when the wait is over, without any other
+ * news. */
+static void
+test_held_back_until_the_wait_is_over(void **state)
+{
+    fixture *f = *state;
+    recorder r = {.ctx = f->ctx};
+    zp_watch_options options = {.size = sizeof options, .flags = ZP_HOLD};
+
+    assert_ok(
+        zp_call_when_change(f->state, NULL, ZP_KEYS("a"), NULL, record, &r));
+    set(f->other, "a", 1);
+    run_until(&r, 1);
+    set(f->other, "a", 2);
+    set(f->other, "b", 1);
+    options.flags |= ZP_SINCE;
+    options.since = 1;
+    assert_ok(zp_get_when_change(f->state, NULL, ZP_KEYS("b"), 5, &options));
+    options.flags = ZP_HOLD;
+    assert_return(
+        zp_get_when_change(f->state, NULL, ZP_KEYS("b"), 0.05, &options),
+        -ETIMEDOUT);
+    assert_int_equal(r.n, 1);
+    run_until(&r, 2);
+    assert_values(&r, "a", VALUES(1, 2));
+    forget(&r);
+}
+
+static int
+let_go_live(recorder *r, zp_watch *watch, const zp_event *event)
+{
+    (void)watch;
+    (void)event;
+    return r->n == 1 ? zp_go_live(r->user) : 0;
+}
+
+/* Goal: going live skips what a live watch was about to be called for. */
+static void
+test_go_live_before_a_live_event(void **state)
+{
+    fixture *f = *state;
+    recorder first = {.ctx = f->ctx, .then = let_go_live}, second = {0};
+    zp_watch_options live = {.size = sizeof live, .flags = ZP_LIVE};
+    zp_watch *watch;
+
+    assert_ok(zp_call_when_change(f->state, NULL, ZP_KEYS("a"), &live, record,
+                                  &first));
+    assert_ok(zp_call_when_change(f->state, &watch, ZP_KEYS("a"), &live, record,
+                                  &second));
+    first.user = watch;
+    second.ctx = f->ctx;
+    set(f->other, "a", 1);
+    settle(f);
+    set(f->other, "a", 2);
+    settle(f);
+    assert_values(&first, "a", VALUES(1, 2));
+    assert_values(&second, "a", VALUES(2));
+    zp_watch_free(watch);
+    forget(&first);
+    forget(&second);
+}
+
 #define T(test) ZP_TEST_WITH(test, watching_setup, watching_teardown)
 #define SHORT(test) ZP_TEST_WITH(test, watching_setup_short, watching_teardown)
 
@@ -241,6 +303,8 @@ main(void)
         T(test_live_wait_that_a_callback_ends),
         T(test_go_live_before_the_first_look),
         T(test_time_is_over_ahead_of_the_turn),
+        T(test_held_back_until_the_wait_is_over),
+        T(test_go_live_before_a_live_event),
         SHORT(test_first_look_at_the_oldest),
         SHORT(test_forgotten_on_the_way),
         SHORT(test_oldest_forgotten_on_the_way),
