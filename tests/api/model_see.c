@@ -67,13 +67,15 @@ see_change(model_watch *x, model_change *ret, const zp_event *event, int i)
 static void
 keep(model_watch *x, const zp_event *event)
 {
+    model_worker *w = x->worker;
+    uint64_t oldest = zp_event_revision(event) + (uint64_t)model_log(w->c);
     int rc;
 
-    if (x->kept || !model_chance(&x->worker->other_rng, 10))
+    if (x->kept || !model_chance(&w->other_rng, 10))
         return;
     rc = zp_snapshot(zp_event_snapshot(event), &x->kept);
-    if (rc < 0 && (rc != ZP_EGONE || !x->worker->c->is_short))
-        model_fail(x->worker, "a copy of a snapshot: %s", zp_ctx_error(NULL));
+    if (rc < 0 && (rc != ZP_EGONE || model_head(w) < oldest))
+        model_fail(w, "a copy of a snapshot: %s", zp_ctx_error(NULL));
     x->kept_of = x->n - 1;
 }
 
