@@ -194,21 +194,25 @@ zp__slot_want(zp__board *board, const zp__bell *bell, unsigned bucket,
 /* ---------------------------------------------------------------- server -- */
 
 void
+zp__slot_check(zp__board *board, unsigned slot)
+{
+    _Atomic uint64_t *at = &board->shared->slots[slot].owner;
+    uint64_t owner = atomic_load(at);
+
+    if (owner == 0 || (owner != CLEARING && !has_ended(owner)))
+        return;
+    if (owner == CLEARING ||
+        atomic_compare_exchange_strong(at, &owner, CLEARING))
+        give_slot(board->shared, slot);
+}
+
+void
 zp__slots_clear(zp__board *board)
 {
-    zp__shared *shared = board->shared;
-    unsigned used = atomic_load(&shared->slots_used);
+    unsigned used = atomic_load(&board->shared->slots_used);
 
-    for (unsigned i = 0; i < used && i < ZP__SLOTS; i++) {
-        _Atomic uint64_t *at = &shared->slots[i].owner;
-        uint64_t owner = atomic_load(at);
-
-        if (owner == 0 || (owner != CLEARING && !has_ended(owner)))
-            continue;
-        if (owner == CLEARING ||
-            atomic_compare_exchange_strong(at, &owner, CLEARING))
-            give_slot(shared, i);
-    }
+    for (unsigned i = 0; i < used && i < ZP__SLOTS; i++)
+        zp__slot_check(board, i);
 }
 
 void

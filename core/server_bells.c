@@ -111,7 +111,8 @@ zp__server_bells_tidy(zp__server *server)
 
     for (unsigned i = 0; i < ZP__SLOTS; i++)
         if (server->bells[i] == DEAF ||
-            atomic_load(&shared->slots[i].owner) == 0)
+            (server->bells[i] >= 0 &&
+             atomic_load(&shared->slots[i].owner) == 0))
             close_bell(server, i);
 }
 
@@ -234,6 +235,7 @@ unanswered(zp__server *server, uint64_t hash, double now)
             }
             found = true;
             close_bell(server, slot); /* it may be another file by now */
+            zp__slot_check(server->board, slot);
         }
     }
     return found;

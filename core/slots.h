@@ -92,8 +92,9 @@ zp__slot_words(const zp__board *board)
     return (used < ZP__SLOTS ? used + 63 : ZP__SLOTS) / 64;
 }
 
-/* For the one server: free the slots of processes that have ended; and, when
- * it starts, take back every flag. */
+/* For the one server: free a slot if its process has ended; all such; and,
+ * when it starts, take back every flag. */
+void zp__slot_check(zp__board *board, unsigned slot);
 void zp__slots_clear(zp__board *board);
 void zp__slots_hush(zp__board *board);
 
