@@ -10,6 +10,8 @@
  *
  * The second is to show a difference of a few per cent. So the states are
  * written in slices of some milliseconds, a b c c b a, and each set is timed.
+ * The mean is that of a slice in whose time nobody else had our CPU: the best
+ * quarter's worst.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -252,7 +254,7 @@ ours_watches_round(struct side *side)
         side_report(side, p50[i],
                     side_percentile(t->set, t->n * SLICE, 0.5) / 1e3);
         side_report(side, mean[i],
-                    side_percentile(t->slice, t->n, 0.5) / 1e3 / SLICE);
+                    side_percentile(t->slice, t->n, 0.25) / 1e3 / SLICE);
     }
     return SIDE_OK;
 }
