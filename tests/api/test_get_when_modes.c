@@ -208,6 +208,14 @@ set_x(void *user)
     set(f->other, "x", 1);
 }
 
+static void
+set_go(void *user)
+{
+    fixture *f = user;
+
+    set(f->other, "go", (int64_t)head_of(f->other));
+}
+
 /* The wait around this comes true in a run in here. */
 static int
 fail_after_wait(zp_watch *watch, const zp_event *event, void *user)
@@ -236,6 +244,7 @@ test_cursor_over_failure(void **state)
         uint64_t cursor = 0;
         zp_watch_options options = {.size = sizeof options, .cursor = &cursor};
         zp_state *snapshot;
+        later l;
 
         if ((w->meet != put_5 && w->meet != put_other) ||
             strncmp(w->name, "next", 4) == 0)
@@ -245,7 +254,7 @@ test_cursor_over_failure(void **state)
         assert_wait(w, w->wait(f->state, NULL, 0, &options), -ETIMEDOUT);
         assert_ok(zp_call_when_change(f->state, NULL, ZP_KEYS("go"), &once,
                                       fail_after_wait, f));
-        set(f->other, "go", (int64_t)i + 1);
+        do_later(&l, f->ctx, 0, set_go, f);
         assert_wait(w, w->wait(f->state, NULL, -1, &options), -ECHILD);
         assert_wait(w, w->wait(f->state, &snapshot, 0, &options), 0);
         assert_int_equal(int_at(snapshot, "k"), 5);
@@ -435,8 +444,11 @@ hold_and_wait(fixture *f, const waiter *w, bool settled)
         zp_call_when_change(f->state, &watch, ZP_KEYS("b"), NULL, record, &r));
     assert_ok(zp_call_when_available(f->state, &condition, "b", NULL, record,
                                      &h.inner));
-    if (settled) /* in line with others, when it begins */
+    if (settled) { /* in line, when it begins */
         settle(f);
+        for (int i = 0; i < 10; i++)
+            assert_ok(zp_ctx_dispatch(f->ctx));
+    }
     for (int i = 1; i <= 3; i++)
         set(f->other, "b", i);
     ev_timer_init(&timer, tick, 0.001, 0.001);
