@@ -160,7 +160,7 @@ freed(zp__tap *tap)
     zp_watch *watch = (zp_watch *)tap;
 
     watch->view = zp__view_free(watch->view);
-    watch->has = false;
+    watch->has = watch->complete = false;
 }
 
 static void
@@ -295,7 +295,7 @@ zp_watch_cancel(zp_watch *watch)
 
     if (rc < 0)
         return rc;
-    watch->has = false;
+    watch->has = watch->complete = false; /* it has not come to its end */
     zp__tap_end(&watch->tap);
     return 0;
 }

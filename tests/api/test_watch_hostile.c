@@ -176,6 +176,7 @@ typedef struct inner {
     fixture *f;
     zp_watch *watch;
     bool skips; /* zp_go_live(), or else zp_watch_next() */
+    zp_watch *(*frees)(zp_watch *watch);
     int rc;
 } inner;
 
@@ -294,6 +295,53 @@ test_passed_at_its_end(void **state)
     assert_int_equal(value, 1);
     forget(&ends);
     forget(&brief);
+}
+
+static zp_watch *
+cancel(zp_watch *watch)
+{
+    assert_ok(zp_watch_cancel(watch));
+    return watch;
+}
+
+static int
+take_away(recorder *r, zp_watch *watch, const zp_event *event)
+{
+    inner *in = r->user;
+
+    (void)watch;
+    (void)event;
+    in->watch = in->frees(in->watch);
+    return zp_break(r->ctx);
+}
+
+/* Goal: a watch that is taken away, when its last event has come, but the wait
+ * for it cannot return yet, was taken away: it has not come to its end. */
+static void
+test_last_event_taken_away(void **state)
+{
+    fixture *f = *state;
+    inner in = {.f = f};
+    recorder outer = {.ctx = f->ctx, .then = run_inside, .user = &in};
+    recorder deep = {.ctx = f->ctx, .then = take_away, .user = &in};
+    zp_watch_options once = {.size = sizeof once, .count = 1};
+    const zp_event *event;
+
+    assert_ok(zp_call_when_change(f->state, NULL, ZP_KEYS("run"), NULL, record,
+                                  &outer));
+    assert_ok(zp_call_when_change(f->state, NULL, ZP_KEYS("meddle"), NULL,
+                                  record, &deep));
+    for (int i = 0; i < 2; i++) {
+        in.skips = i; /* for other values */
+        in.frees = i ? zp_watch_free : cancel;
+        assert_ok(zp_call_when_change(f->state, &in.watch, ZP_KEYS("k"), &once,
+                                      NULL, NULL));
+        set(f->other, "run", i);
+        assert_return(zp_watch_next(in.watch, &event, PATIENCE), -ECANCELED);
+        zp_watch_free(in.watch);
+    }
+    forget(&outer);
+    forget(&deep);
 }
 
 /* ----------------------------------------------------- taken from below -- */
@@ -508,6 +556,7 @@ main(void)
         FULL(test_live_cursor_keeps_found),
         FULL(test_event_is_its_waiters),
         SHORT(test_passed_at_its_end),
+        FULL(test_last_event_taken_away),
         SHORT(test_predicate_frees_state_at_overrun),
         FULL(test_cursor_of_freed_state),
         FULL(test_live_iterator_starves_nobody),
