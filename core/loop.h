@@ -71,6 +71,10 @@ int zp__loop_run(zp__loop *loop, const bool *done, double timeout);
 int zp__loop_break(zp__loop *loop);
 void zp__loop_stop(zp__loop *loop, int code);
 
+/* Was it zp__loop_stop() that ended the last run? A callback's own code may be
+ * any, -ETIMEDOUT for one. */
+bool zp__loop_was_stopped(const zp__loop *loop);
+
 /* Has the innermost run come to its end (asked to, or what it waits for is
  * true)? For who calls back many times in one iteration. */
 bool zp__loop_ending(const zp__loop *loop);

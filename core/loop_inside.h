@@ -51,7 +51,8 @@ struct zp__loop {
     int poll_fd; /* our own epoll set for others to poll; -1: nobody asked */
     zp__owned *poll_owned;
     bool foreign;
-    bool dead; /* freed, with frames on the stack */
+    bool was_stopped; /* the last run, by zp__loop_stop() */
+    bool dead;        /* freed, with frames on the stack */
 };
 
 /* Was LOOP inherited? A callback may fork and return in the child, too: then

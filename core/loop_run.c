@@ -140,6 +140,7 @@ zp__loop_run(zp__loop *loop, const bool *done, double timeout)
         active = ev_run(loop->ev, frame.once ? EVRUN_NOWAIT : EVRUN_ONCE);
     while (!(forked = zp__loop_forked(loop)) &&
            !run_ended(loop, &frame, active, &rc));
+    loop->was_stopped = frame.stopped;
     leave_run(loop, &frame); /* in a forked child, too: memory alone */
     if (forked)
         return zp__fail(ZP_EFORK, "the loop belongs to the process that forked "
@@ -183,6 +184,12 @@ zp__loop_ending(const zp__loop *loop)
     if (!top || ev_depth(loop->ev) > top->around + 1)
         return false;
     return top->stopped || top->broken || (top->done && *top->done);
+}
+
+bool
+zp__loop_was_stopped(const zp__loop *loop)
+{
+    return loop->was_stopped;
 }
 
 unsigned

@@ -34,7 +34,7 @@ look(zp_ctx *ctx, const zp__tap *tap, const zp__fetch *fetch, double timeout,
     if (rc == 0)
         rc = zp__ctx_wait(ctx, &fetch->done, timeout, ret_gone);
     while (rc == -ETIMEDOUT && !*ret_gone && zp__ctx_enter(ctx) == 0 &&
-           !has_looked(tap, head))
+           !zp__loop_was_stopped(ctx->loop) && !has_looked(tap, head))
         rc = zp__ctx_wait(ctx, &fetch->done, 0, ret_gone);
     return rc;
 }

@@ -171,6 +171,32 @@ test_live_cursor_keeps_found(void **state)
     forget(&r);
 }
 
+/* Goal: a callback's error is told, also if it is the one that a wait without
+ * an event gives; the event comes with the next call. */
+static void
+test_timeout_of_callback(void **state)
+{
+    fixture *f = *state;
+    recorder r = {.ctx = f->ctx, .rc = -ETIMEDOUT};
+    const zp_event *event;
+    zp_watch *watch;
+
+    assert_ok(
+        zp_call_when_change(f->state, NULL, ZP_KEYS("a"), NULL, record, &r));
+    assert_ok(
+        zp_call_when_change(f->state, &watch, ZP_KEYS("k"), NULL, NULL, NULL));
+    for (int i = 0; i < 2; i++) {
+        set(f->other, "a", i);
+        set(f->other, "k", i);
+        assert_return(zp_watch_next(watch, &event, i ? PATIENCE : 0),
+                      -ETIMEDOUT);
+        assert_int_equal(r.n, i + 1);
+        assert_return(zp_watch_next(watch, &event, 0), 1);
+    }
+    zp_watch_free(watch);
+    forget(&r);
+}
+
 /* What a callback inside of a run inside of a wait does to who waits. */
 typedef struct inner {
     fixture *f;
@@ -554,6 +580,7 @@ main(void)
         SHORT(test_first_look_at_oldest),
         FULL(test_live_look_behind_slow_one),
         FULL(test_live_cursor_keeps_found),
+        FULL(test_timeout_of_callback),
         FULL(test_event_is_its_waiters),
         SHORT(test_passed_at_its_end),
         FULL(test_last_event_taken_away),
