@@ -648,8 +648,8 @@ ZP_API int zp_event_lost(const zp_event *event, uint64_t *ret_first,
                          uint64_t *ret_last);
 
 enum zp_watch_flag {
-    ZP_LIVE = 1 << 0,       /* only the newest event; skip what came while
-                               busy */
+    ZP_LIVE = 1 << 0,       /* only the newest change; skip what came while
+                               busy (a condition that only held then, too) */
     ZP_OWN = 1 << 1,        /* also changes made through this state handle */
     ZP_SAME = 1 << 2,       /* also writes of an equal value */
     ZP_EXCLUDE = 1 << 3,    /* all keys but those of the list */
@@ -668,9 +668,9 @@ typedef struct zp_watch_options {
                           return at the so-manieth; 0: the first) */
     uint64_t since;    /* with ZP_SINCE; a condition's first look is there */
     double since_time; /* with ZP_SINCE_TIME: seconds since 1970 */
-    double timeout;    /* callbacks and iterators: end so many seconds after
-                          the registration, with a last event ZP_TIMEDOUT; 0:
-                          never */
+    double timeout;    /* end so many seconds after the registration: a last
+                          callback with ZP_TIMEDOUT, of an iterator 0 from
+                          zp_watch_next(); 0: never */
     uint64_t *cursor;  /* of zp_get_when...() alone: see there */
 } zp_watch_options;
 
