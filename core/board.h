@@ -27,8 +27,9 @@
 #include "core/place.h"
 
 #define ZP__BOARD_MAGIC UINT64_C(0x31647261426f727a) /* "zroBard1" */
-#define ZP__BOARD_VERSION 2
-#define ZP__INTEREST 16384 /* buckets of the interest filter */
+#define ZP__BOARD_VERSION 3
+#define ZP__INTEREST 65536 /* buckets of the interest filter */
+#define ZP__CALLS 1024     /* interesting commits that are known one by one */
 #define ZP__SLOTS 1024     /* of watching contexts: a bell each (slots.h) */
 #define ZP__WANTED 1024    /* buckets of topics that slots are interested in */
 
@@ -73,6 +74,12 @@ typedef struct zp__shared {
     _Atomic uint64_t rings;
     _Atomic uint32_t interest[ZP__INTEREST]; /* distinct topics per bucket */
 
+    /* what the server has to read, so that it need not read all: written under
+       the lock, behind the commit and a fence (store_txn.c) */
+    _Atomic uint64_t looked; /* newest commit that was compared with interest */
+    _Atomic uint64_t calls;  /* how many of them were of interest ... */
+    _Atomic uint64_t called[ZP__CALLS]; /* ... and which, the latest */
+
     /* the watchers' own bells: a row of `wanted` has a bit per slot */
     _Atomic uint32_t slots_used; /* none from here on was ever claimed */
     zp__slot slots[ZP__SLOTS];
@@ -114,11 +121,23 @@ void zp__board_unlock(zp__board *board);
 uint64_t zp__topic_key(const char *ns, const char *key);
 uint64_t zp__topic_ns(const char *ns);
 
+/* The two buckets of a topic: with 1,000 topics, one in a thousand others looks
+ * as if it were of interest. */
+static inline uint32_t
+zp__interest_bucket(uint64_t topic, int i)
+{
+    return (uint32_t)((i ? topic >> 32 : topic) % ZP__INTEREST);
+}
+
 /* Is anybody interested in TOPIC? To be asked after the fence. */
 static inline bool
 zp__board_interest(const zp__board *board, uint64_t topic)
 {
-    return atomic_load_explicit(&board->shared->interest[topic % ZP__INTEREST],
+    const _Atomic uint32_t *interest = board->shared->interest;
+
+    return atomic_load_explicit(&interest[zp__interest_bucket(topic, 0)],
+                                memory_order_relaxed) != 0 &&
+           atomic_load_explicit(&interest[zp__interest_bucket(topic, 1)],
                                 memory_order_relaxed) != 0;
 }
 

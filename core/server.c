@@ -236,6 +236,7 @@ start_at_head(zp__server *server)
     uint64_t tail;
     int rc;
 
+    server->calls = atomic_load(&server->board->shared->calls);
     rc = zp__view_begin(server->view);
     if (rc < 0)
         return rc;

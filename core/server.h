@@ -45,6 +45,7 @@ typedef struct zp__server {
     bool ctl_used;
 
     zp__topics topics;
+    uint64_t calls;     /* of the board's, so many were taken */
     uint64_t published; /* all revisions up to here have been looked at */
     size_t n_batch;
     uint8_t batch[ZP__BATCH][ZP__TOPIC_SIZE];

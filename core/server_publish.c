@@ -189,27 +189,73 @@ read_row(zp__server *server, uint64_t revision)
     return rc < 0 ? rc : found;
 }
 
-/* Read the rows up to HEAD. ZP_EGONE if TAIL has passed us. */
+/* Read the rows FROM - HEAD. ZP_EGONE if TAIL has passed them. */
 static int
-read_rows(zp__server *server, uint64_t head, uint64_t tail)
+read_rows(zp__server *server, uint64_t from, uint64_t head, uint64_t tail)
 {
-    uint64_t revision = server->published + 1;
     int rc, found = 0;
 
-    /* Set first: a full batch is sent on the way, and after an error we go on
-     * behind what could not be read. */
-    server->published = head;
-    if (revision < tail)
+    if (from <= head && from < tail)
         return ZP_EGONE;
-    zp__topics_round(&server->topics);
-    for (; revision <= head; revision++) {
-        rc = read_row(server, revision);
+    for (; from <= head; from++) {
+        rc = read_row(server, from);
         if (rc < 0)
             return rc;
         found |= rc;
         zp__server_trim(server, ZP__TRIM_ROW);
     }
     return found;
+}
+
+/* The rows behind REVISION of the commits that their writers found to be of
+ * interest, from our last call to the N-th: whether there was a topic, 0, an
+ * error, or -EOVERFLOW when it is not known any more which. */
+static int
+read_called(zp__server *server, uint64_t revision, uint64_t n, uint64_t tail)
+{
+    const zp__shared *shared = server->board->shared;
+    int rc, found = 0;
+    uint64_t i, row;
+
+    for (i = server->calls; i < n; i++) {
+        row = atomic_load_explicit(&shared->called[i % ZP__CALLS],
+                                   memory_order_acquire);
+        if (atomic_load(&shared->calls) - i >= ZP__CALLS)
+            return -EOVERFLOW;
+        rc = row > revision ? read_rows(server, row, row, tail) : 0;
+        if (rc < 0)
+            return rc;
+        found |= rc;
+    }
+    return found;
+}
+
+/* Read what there is: whether there was a topic, or an error. A commit that its
+ * writer looked at and did not call is nothing to anybody who had subscribed
+ * by then, and who subscribed later reads the log; the newest one may not have
+ * been looked at yet. */
+static int
+read_log(zp__server *server, uint64_t looked, uint64_t calls)
+{
+    uint64_t head, tail, last = server->published;
+    int rc, more;
+
+    rc = zp__view_range(server->view, &head, &tail);
+    if (rc < 0 || head <= last)
+        return rc;
+    zp__topics_round(&server->topics);
+    /* Set first: a full batch is sent on the way, and after an error we go on
+     * behind what could not be read. */
+    server->published = head;
+    if (zp__topics_count(&server->topics))
+        rc = read_called(server, last, calls, tail);
+    server->calls = calls;
+    if (rc == -EOVERFLOW)
+        return read_rows(server, last + 1, head, tail);
+    if (rc < 0 || !zp__topics_count(&server->topics))
+        return rc;
+    more = read_rows(server, (looked > last ? looked : last) + 1, head, tail);
+    return more < 0 ? more : rc | more;
 }
 
 /* The log could not be read, or has passed us: everybody has to look. Another
@@ -229,18 +275,15 @@ wake_all(zp__server *server)
 int
 zp__server_pass(zp__server *server)
 {
-    uint64_t head, tail;
+    const zp__shared *shared = server->board->shared;
+    uint64_t looked = atomic_load(&shared->looked); /* before the calls, */
+    uint64_t calls = atomic_load(&shared->calls);   /* and before the log */
     int rc, sent;
 
     rc = zp__view_begin(server->view);
     if (rc < 0)
         return wake_all(server);
-    rc = zp__view_range(server->view, &head, &tail);
-    if (rc >= 0 && zp__topics_count(&server->topics) &&
-        head > server->published)
-        rc = read_rows(server, head, tail);
-    else if (rc >= 0)
-        server->published = head;
+    rc = read_log(server, looked, calls);
     zp__view_end(server->view);
     if (rc < 0)
         return rc == -ENOMEM ? rc : wake_all(server);

@@ -3,8 +3,9 @@
  *
  * XPUB (verbose) reports every subscription but only the last unsubscription
  * of a topic, so a set is what it describes: put is idempotent, take is final.
- * Each *distinct* topic counts once in its bucket of the board's interest
- * filter, so that a bucket is zero exactly when no topic of it is in the set.
+ * Each *distinct* topic counts once in each of its two buckets of the board's
+ * interest filter, so that a bucket is zero exactly when no topic of it is in
+ * the set.
  *
  * Linear probing; a removal moves later entries back instead of leaving a
  * grave, so the set never needs cleaning, and it shrinks when it got nearly
@@ -68,15 +69,14 @@ count(zp__topics *topics, uint32_t kind, uint64_t hash, bool in)
 {
     size_t *counter =
         kind == ZP__TOPIC_KEY ? &topics->keys : &topics->namespaces;
-    _Atomic uint32_t *bucket = &topics->interest[hash % ZP__INTEREST];
+    uint32_t one = in ? 1 : UINT32_MAX; /* or one less */
+    int i;
 
-    if (in) {
-        ++*counter;
-        atomic_fetch_add_explicit(bucket, 1, memory_order_relaxed);
-    } else {
-        --*counter;
-        atomic_fetch_sub_explicit(bucket, 1, memory_order_relaxed);
-    }
+    *counter += in ? 1 : SIZE_MAX;
+    for (i = 0; i < 2; i++)
+        atomic_fetch_add_explicit(
+            &topics->interest[zp__interest_bucket(hash, i)], one,
+            memory_order_relaxed);
 }
 
 int

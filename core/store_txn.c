@@ -132,15 +132,13 @@ zp__txn_abort(zp__txn *txn)
     release(txn);
 }
 
-/* Must the bell be rung? To be asked after the commit and a fence. */
+/* Is anybody interested? To be asked after the commit and a fence. */
 static bool
 interesting(zp__txn *txn)
 {
     const zp__board *board = &txn->store->board;
     const zp__journal *journal = &txn->journal;
 
-    if (!atomic_load_explicit(&board->shared->asleep, memory_order_relaxed))
-        return false;
     for (size_t i = 0; i < journal->n; i++) {
         const zp__touch *touch = &journal->touches[i];
         const char *ns = zp__touch_ns(journal, touch);
@@ -150,6 +148,30 @@ interesting(zp__txn *txn)
             return true;
     }
     return false;
+}
+
+/* Compare the commit with the interest, and leave word for the server: `calls`
+ * before `looked`, which it reads the other way round. Must the bell be rung?
+ * A commit that nobody looked at (its writer died) makes the server read all
+ * of the log. */
+static bool
+look(zp__txn *txn)
+{
+    zp__shared *shared = txn->store->board.shared;
+    uint64_t calls = atomic_load_explicit(&shared->calls, memory_order_relaxed);
+    uint64_t looked =
+        atomic_load_explicit(&shared->looked, memory_order_relaxed);
+    bool found = interesting(txn);
+
+    if (looked + 1 != txn->revision)
+        calls += ZP__CALLS;
+    if (found)
+        atomic_store_explicit(&shared->called[calls++ % ZP__CALLS],
+                              txn->revision, memory_order_relaxed);
+    if (found || looked + 1 != txn->revision)
+        atomic_store(&shared->calls, calls); /* and a fence before `asleep` */
+    atomic_store_explicit(&shared->looked, txn->revision, memory_order_release);
+    return found && atomic_load(&shared->asleep);
 }
 
 int
@@ -178,7 +200,7 @@ zp__txn_commit(zp__txn *txn, uint64_t *ret_revision)
     atomic_store_explicit(&store->board.shared->head, revision,
                           memory_order_release);
     zp__board_fence();
-    bool ring = interesting(txn);
+    bool ring = look(txn);
     release(txn);
     if (ring)
         zp__board_ring(&store->board);

@@ -17,6 +17,11 @@
  * is killed half way. One writer commits twice then, which is no less to the
  * bell, and four times less to search.
  *
+ * Who commits looks at the filter before it lets go of the lock, and leaves word
+ * for the server: first, if it is of interest, that it is (`called`), then that
+ * it has looked (`looked`). A pass reads the log only for what was called, and
+ * for what nobody looked at.
+ *
  * PROPERTY. When nothing moves any more, the subscriber is confirmed and has
  * read the log at least up to `due`: the newest revision whose writer lived to
  * look at the bell.
@@ -45,6 +50,9 @@
  *   NO_DRY_AGAIN      server: nor reading it again after the answers
  *   DRAIN_LATE        server: drain the bell behind the last pass
  *   WRITER_CLEARS     writer: clear asleep, then ring
+ *   LOOKED_FIRST      writer: say that it has looked, then what it saw
+ *   CALLS_FIRST       server: read the calls, then how far was looked
+ *   TRUST_LOOKED      server: do not read what was not looked at
  *   NO_READ_ON_SYNC   subscriber: read the log at news only, not at the answer
  *   READ_FIRST        subscriber: read the log, then drain the socket
  *   NO_RETRY          subscriber: no new sync topic when an answer was dropped
@@ -84,6 +92,9 @@
 /* ---- shared memory ---- */
 byte committed; /* the log in the writers' eyes: under their lock */
 byte visible;   /* ... in everybody's */
+bit lock;
+byte called;    /* the newest commit that is of interest, or may be */
+byte looked;    /* the newest commit that was compared with the filter */
 bit asleep, interest;
 byte asleep_buffer = NONE, interest_buffer = NONE;
 #ifdef NO_FLAG_FENCE
@@ -134,9 +145,11 @@ end:
 active [WRITERS] proctype Writer()
 {
     byte n, mine;
+    bit saw, rings, gap;
 
     do
     :: n < COMMITS ->
+        d_step { !lock -> lock = 1 }
         d_step {
             n++; committed++; mine = committed;
 #ifndef NO_WRITER_FENCE
@@ -144,17 +157,32 @@ active [WRITERS] proctype Writer()
 #endif
         }
         if
-        :: interest ->
-            if
-            :: asleep ->
-#ifdef WRITER_CLEARS
-                asleep = 0;
+        :: skip
+        :: lock = 0; break /* killed before it looked */
+        fi;
+        saw = interest;
+#ifdef LOOKED_FIRST
+        gap = looked + 1 != mine; looked = mine;
+        if
+        :: saw || gap -> called = mine
+        :: else
+        fi;
+#else
+        if
+        :: saw || looked + 1 != mine -> called = mine
+        :: else
+        fi;
 #endif
-                if
-                :: d_step { bell = 1; due = max(due, mine) }
-                :: break /* killed before it rang */
-                fi
-            :: else -> due = max(due, mine)
+        rings = saw && asleep;
+        d_step { looked = mine; lock = 0 }
+        if
+        :: rings ->
+#ifdef WRITER_CLEARS
+            asleep = 0;
+#endif
+            if
+            :: d_step { bell = 1; due = max(due, mine) }
+            :: break /* killed before it rang */
             fi
         :: else -> due = max(due, mine)
         fi
@@ -298,9 +326,21 @@ inline ring()
 /* Read the log; tell of the topic once if it is in. */
 inline pass()
 {
+#ifdef CALLS_FIRST
+    calls = called;
+    looks = looked;
+#else
+    looks = looked;
+    calls = called;
+#endif
     d_step {
-        found = watched && visible > published;
-        published = visible
+        found = watched && (calls > published ||
+#ifdef TRUST_LOOKED
+                            0);
+#else
+                            visible > max(looks, published));
+#endif
+        published = visible; looks = 0; calls = 0
     }
     if
     :: found ->
@@ -318,7 +358,7 @@ inline pass()
 
 active proctype Server()
 {
-    byte published, report, answer, message;
+    byte published, report, answer, message, looks, calls;
     bit found, watched, early, rings;
 
 start:
@@ -359,7 +399,10 @@ end:
                 :: pass();
                     if
                     :: !found -> break
-                    :: else
+                    :: found
+#ifndef BELL
+                    :: found -> break /* a hint said that there is no more */
+#endif
                     fi
                 od;
                 found = 0;
@@ -380,7 +423,7 @@ end:
              * to the subscriber may be */
             server_fence();
             published = 0; report = 0; answer = 0; found = 0; watched = 0;
-            early = 0; rings = 0; edge = 0; takes_topic = 0; takes_sync = 0;
+            early = 0; rings = 0; looks = 0; calls = 0; edge = 0; takes_topic = 0; takes_sync = 0;
             do :: len(subs) > 0 -> subs?message :: else -> break od;
             do :: len(reports) > 0 -> reports?message :: else -> break od;
             if

@@ -656,7 +656,9 @@ test_interest(void **state)
     uint64_t topic = zp__topic_key("default", "key");
     open_board(&board);
     assert_false(zp__board_interest(&board, topic));
-    atomic_store(&board.shared->interest[topic % ZP__INTEREST], 1);
+    atomic_store(&board.shared->interest[zp__interest_bucket(topic, 0)], 1);
+    assert_false(zp__board_interest(&board, topic));
+    atomic_store(&board.shared->interest[zp__interest_bucket(topic, 1)], 1);
     assert_true(zp__board_interest(&board, topic));
     zp__board_fence();
     zp__board_close(&board);
