@@ -6,11 +6,13 @@
  * board can delay an event, never lose or invent one.
  *
  * The doorbell, in the only order that checks clean (docs/models/doorbell.pml):
- *   writer:  commit; full fence; if interest and asleep: write one byte. It
- *            never clears `asleep`.
+ *   writer:  commit; full fence; if interest: note it in `called`; `looked` =
+ *            the commit; let go of the lock; if interest and asleep: write one
+ *            byte. It never clears `asleep`.
  *   server:  asleep = 1; full fence; read the log to its end, publishing; wait
  *            for the bell; asleep = 0; read the log, publishing, until nothing
- *            is found; drain the bell; and again.
+ *            is found; drain the bell; and again. Of the log it reads what was
+ *            called, and what nobody has looked at (its writer died).
  *
  * The watchers have bells of their own, which the server rings before it sends
  * messages: their slots are here, the rules in slots.h.
