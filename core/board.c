@@ -319,9 +319,9 @@ zp__fifo_ring(int fd)
 void
 zp__fifo_drain(int fd)
 {
-    char bytes[4096];
+    char bytes[512]; /* there is hardly ever more than one */
     int before = errno;
-    for (int i = 0; i < 32; i++) { /* a full pipe twice: never for ever */
+    for (int i = 0; i < 256; i++) { /* a full pipe twice: never for ever */
         ssize_t n = read(fd, bytes, sizeof bytes);
         if (n < 0 ? errno != EINTR : (size_t)n < sizeof bytes)
             break;

@@ -8,7 +8,7 @@
  *         |                                   those that were used since)
  *         |    poll: bell, XPUB, ROUTER, owner, signals, 100 ms or 1 s
  *         |    asleep = 0                    (rung: something to do)
- *         |    passes while they find something
+ *         |    passes while there is something
  *         +--- drain the bell
  *
  * This is the doorbell of board.h with one change, checked by the same model
@@ -237,6 +237,14 @@ fall_asleep(zp__server *server, struct pollfd *fds)
     return 0;
 }
 
+/* Is there likely more in the log? A hint will do: who falls asleep looks. */
+static bool
+may_be_more(const zp__server *server)
+{
+    return atomic_load_explicit(&server->board->shared->head,
+                                memory_order_relaxed) != server->published;
+}
+
 /* The bell rang: publish while there is something; 0, or an error. */
 static int
 wake_up(zp__server *server)
@@ -247,7 +255,7 @@ wake_up(zp__server *server)
                           memory_order_relaxed);
     for (i = 0; i < PASSES; i++) {
         rc = zp__server_pass(server);
-        if (rc <= 0)
+        if (rc <= 0 || !may_be_more(server))
             break;
     }
     zp__board_drain(server->board);
