@@ -399,10 +399,13 @@ static int
 read_laggards(zp__turn *t, zp__reader *reader)
 {
     uint64_t low = lowest(t, reader);
+    uint64_t to = reader->read; /* of who went live in this turn: ahead of it */
 
-    if (low == NOBODY || low >= reader->read)
+    if (to > t->head)
+        to = t->head;
+    if (low == NOBODY || low >= to)
         return GO;
-    return scan(t, reader, low, reader->read);
+    return scan(t, reader, low, to);
 }
 
 static int

@@ -139,6 +139,52 @@ test_go_live_inside(void **state)
     forget(&r);
 }
 
+typedef struct other_watch {
+    zp_state *state;
+    zp_watch *watch;
+} other_watch;
+
+static int
+write_and_skip(recorder *r, zp_watch *watch, const zp_event *event)
+{
+    other_watch *other = r->user;
+
+    (void)watch;
+    (void)event;
+    if (r->n > 1)
+        return 0;
+    set(other->state, "a", 4);
+    assert_ok(zp_go_live(other->watch));
+    return 0;
+}
+
+/* Goal: one that a callback has sent ahead of the turn's own view of the log
+ * does not make others be read for beyond it. */
+static void
+test_go_live_ahead(void **state)
+{
+    fixture *f = *state;
+    other_watch other = {f->other, NULL};
+    recorder live = {.ctx = f->ctx, .then = write_and_skip, .user = &other};
+    recorder all = {.ctx = f->ctx}, none = all;
+
+    for (int i = 1; i <= 3; i++)
+        set(f->other, "a", i);
+    assert_ok(zp_call_when_change(f->state, NULL, ZP_KEYS("a"),
+                                  ZP_WATCH(.flags = ZP_OLDEST), record, &all));
+    assert_ok(zp_call_when_change(f->state, &other.watch, ZP_KEYS("b"), NULL,
+                                  record, &none));
+    assert_ok(zp_call_when_change(f->state, NULL, ZP_KEYS("a"),
+                                  ZP_WATCH(.flags = ZP_OLDEST | ZP_LIVE),
+                                  record, &live));
+    run_until(&all, 4);
+    assert_values(&live, "a", VALUES(3, 4));
+    assert_values(&all, "a", VALUES(1, 2, 3, 4));
+    assert_int_equal(none.n, 0);
+    forget(&live);
+    forget(&all);
+}
+
 /* --------------------------------------------------------------- since -- */
 
 /* Goal: a watch may start in the past, but not in the future. */
@@ -361,6 +407,7 @@ main(void)
         T(test_live_with_filters),
         T(test_go_live),
         T(test_go_live_inside),
+        T(test_go_live_ahead),
         T(test_since),
         SHORT(test_overrun),
         SHORT(test_oldest_that_comes_late),
