@@ -110,8 +110,12 @@ start_workers(pool *p)
 static void
 command(pool *p, int worker, char what, uint64_t seed, unsigned number)
 {
-    model_command c = {.what = what, .number = number, .seed = seed};
+    model_command c;
 
+    memset(&c, 0, sizeof c); /* what lies between its fields is written, too */
+    c.what = what;
+    c.number = number;
+    c.seed = seed;
     assert_int_equal(write(p->commands[worker], &c, sizeof c), sizeof c);
 }
 
