@@ -81,7 +81,6 @@ typedef struct zp__shared {
     _Atomic uint64_t looked; /* newest commit that was compared with interest */
     _Atomic uint64_t calls;  /* how many of them were of interest ... */
     _Atomic uint64_t called[ZP__CALLS]; /* ... and which, the latest */
-    _Atomic uint32_t bare; /* a watcher has no bell: the server has to know */
 
     /* the watchers' own bells: a row of `wanted` has a bit per slot */
     _Atomic uint32_t slots_used; /* none from here on was ever claimed */

@@ -9,17 +9,14 @@
  *     watcher:  claims a slot; sets the bits of its topics, then subscribes.
  *               On the bell: reads it dry; rung = 0; full fence; reads the log.
  *               The same from "rung = 0" on for whatever else wakes it.
- *     ringer:   has committed, or read the log; full fence; for each slot with
- *               a bit set: if rung was 0 and is 1 now: one byte (EAGAIN is
- *               fine). This is the writer, under the lock, if there are few
- *               (store_call.c), else the server.
+ *     server:   has read the log; full fence; for each slot with a bit set:
+ *               if rung was 0 and is 1 now: one byte (EAGAIN is fine).
  *
  * A ringer that finds `rung` set may leave it at that: the watcher has still to
  * take it back, and reads the log behind that. Reading the FIFO after taking
  * it back could swallow a byte whose flag stays set: silence ever after. A
- * ringer that is killed between flag and byte leaves the flag set, too: the
- * next server takes back all flags before it serves, and so does who gets the
- * lock that a dead writer held; the message covers the rest.
+ * server that is killed between flag and byte leaves the flag set, too: the
+ * next one takes back all flags before it serves, the message covers the rest.
  *
  * A slot whose bits are 0 and whose owner is 0 is free. Its FIFO, "bell.N", is
  * made by its first owner and stays as long as the state: who still has it

@@ -463,7 +463,6 @@ open_new(zp__store **ret, const zp__place *place, const struct stat *st)
     rc = load(store);
     if (rc != 0)
         goto fail_load;
-    zp__rings_init(store);
     store->users = 1;
     *ret = store;
     return 0;
@@ -526,7 +525,6 @@ zp__store_close(zp__store *store)
             break;
         }
     }
-    zp__rings_close(store);
     close_env(store);
     zp__board_close(&store->board);
     zp__journal_free(&store->txn.journal);

@@ -60,8 +60,6 @@ struct zp__txn {
     zp__buffer old; /* one being forgotten */
 };
 
-#define ZP__RINGS 4 /* watchers that a writer tells by itself */
-
 struct zp__store {
     MDB_env *env;
     zp__board board;
@@ -78,12 +76,6 @@ struct zp__store {
         uint64_t usable;   /* those that no reader pins */
         uint64_t revision; /* when; 0: never */
     } free;
-    struct zp__ring { /* watchers' bells that were rung; under the lock */
-        unsigned slot;
-        int fd; /* -1: none */
-        zp__owned *owned;
-    } rings[ZP__RINGS];
-    unsigned next_ring;
     unsigned users;
     zp__store *next;
 };
@@ -101,12 +93,6 @@ struct zp__view {
     uint64_t cursor_epoch;
     struct zp__way *ways[ZP__WAYS]; /* made when needed */
 };
-
-/* After a commit and a fence, under the lock: tell those who want it. Has the
- * server's bell to be rung, when the lock is released? */
-bool zp__txn_call(zp__txn *txn);
-void zp__rings_init(zp__store *store);
-void zp__rings_close(zp__store *store);
 
 /* ZP_ECORRUPT: "... a WHAT row makes no sense". */
 int zp__store_corrupt(const zp__store *store, const char *what);

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/slots.h"
 #include "core/store_lmdb.h"
 
 /* In a child that was forked inside of one it is not the child's. */
@@ -104,8 +103,6 @@ zp__txn_begin(zp__store *store, zp__txn **ret, uint64_t writer, double timeout,
     rc = zp__board_lock(&store->board, timeout);
     if (rc < 0)
         return rc;
-    if (rc > 0) /* its holder died: between flag and byte, perhaps */
-        zp__slots_hush(&store->board);
     enter_txn();
     txn->serial++;
     txn->writer = writer;
@@ -135,6 +132,48 @@ zp__txn_abort(zp__txn *txn)
     release(txn);
 }
 
+/* Is anybody interested? To be asked after the commit and a fence. */
+static bool
+interesting(zp__txn *txn)
+{
+    const zp__board *board = &txn->store->board;
+    const zp__journal *journal = &txn->journal;
+
+    for (size_t i = 0; i < journal->n; i++) {
+        const zp__touch *touch = &journal->touches[i];
+        const char *ns = zp__touch_ns(journal, touch);
+        if (zp__board_interest(
+                board, zp__topic_key(ns, zp__touch_key(journal, touch))) ||
+            zp__board_interest(board, zp__topic_ns(ns)))
+            return true;
+    }
+    return false;
+}
+
+/* Compare the commit with the interest, and leave word for the server: `calls`
+ * before `looked`, which it reads the other way round. Must the bell be rung?
+ * A commit that nobody looked at (its writer died) makes the server read all
+ * of the log. */
+static bool
+look(zp__txn *txn)
+{
+    zp__shared *shared = txn->store->board.shared;
+    uint64_t calls = atomic_load_explicit(&shared->calls, memory_order_relaxed);
+    uint64_t looked =
+        atomic_load_explicit(&shared->looked, memory_order_relaxed);
+    bool found = interesting(txn);
+
+    if (looked + 1 != txn->revision)
+        calls += ZP__CALLS;
+    if (found)
+        atomic_store_explicit(&shared->called[calls++ % ZP__CALLS],
+                              txn->revision, memory_order_relaxed);
+    if (found || looked + 1 != txn->revision)
+        atomic_store(&shared->calls, calls); /* and a fence before `asleep` */
+    atomic_store_explicit(&shared->looked, txn->revision, memory_order_release);
+    return found && atomic_load(&shared->asleep);
+}
+
 int
 zp__txn_commit(zp__txn *txn, uint64_t *ret_revision)
 {
@@ -161,7 +200,7 @@ zp__txn_commit(zp__txn *txn, uint64_t *ret_revision)
     atomic_store_explicit(&store->board.shared->head, revision,
                           memory_order_release);
     zp__board_fence();
-    bool ring = zp__txn_call(txn);
+    bool ring = look(txn);
     release(txn);
     if (ring)
         zp__board_ring(&store->board);

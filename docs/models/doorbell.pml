@@ -17,10 +17,6 @@
  * is killed half way. One writer commits twice then, which is no less to the
  * bell, and four times less to search.
  *
- * The writer may ring the watcher's bell by itself, and leave the server asleep.
- * (Dying between flag and byte it holds the lock, and the next writer takes back
- * all flags: that is not in the model, which has no other writer then.)
- *
  * Who commits looks at the filter before it lets go of the lock, and leaves word
  * for the server: first, if it is of interest, that it is (`called`), then that
  * it has looked (`looked`). A pass reads the log only for what was called, and
@@ -144,26 +140,6 @@ end:
     od
 }
 
-/* Ring the watcher. */
-inline ring()
-{
-#ifdef BYTE_FIRST
-    if
-    :: wanted && !rung -> chime = 1; rung = 1
-    :: else
-    fi
-#else
-    d_step {
-        rings = wanted && !rung;
-        rung = wanted || rung
-    }
-    if
-    :: rings -> rings = 0; chime = 1
-    :: else
-    fi
-#endif
-}
-
 /* ------------------------------------------------------------ writers -- */
 
 active [WRITERS] proctype Writer()
@@ -200,11 +176,6 @@ active [WRITERS] proctype Writer()
         rings = saw && asleep;
         d_step { looked = mine; lock = 0 }
         if
-#ifdef BELL
-        :: saw && wanted -> /* it rings the watcher, and lets the server sleep */
-            ring();
-            due = max(due, mine)
-#endif
         :: rings ->
 #ifdef WRITER_CLEARS
             asleep = 0;
@@ -330,6 +301,26 @@ inline read_dry()
         :: else -> break
         fi
     od
+}
+
+/* Ring the watcher. */
+inline ring()
+{
+#ifdef BYTE_FIRST
+    if
+    :: wanted && !rung -> chime = 1; rung = 1
+    :: else
+    fi
+#else
+    d_step {
+        rings = wanted && !rung;
+        rung = wanted || rung
+    }
+    if
+    :: rings -> rings = 0; chime = 1
+    :: else
+    fi
+#endif
 }
 
 /* Read the log; tell of the topic once if it is in. */
