@@ -174,7 +174,8 @@ write_record(zp_ctx *ctx, const struct zp__child *child)
 
     if (rc < 0)
         return rc;
-    rc = zp__store_put_record(ctx->store, &id, data, size, ctx->lock_timeout);
+    rc = zp__store_put_record(ctx->store, &id, data, size, true,
+                              ctx->lock_timeout);
     free(data);
     return zp__fail_code(rc);
 }

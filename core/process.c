@@ -89,7 +89,7 @@ write_record(zp_proc *proc)
     rc = zp__record_encode(&record, &data, &size);
     if (rc < 0)
         return rc;
-    rc = zp__store_put_record(ctx->store, &proc->record, data, size,
+    rc = zp__store_put_record(ctx->store, &proc->record, data, size, false,
                               ctx->lock_timeout);
     free(data);
     return zp__fail_code(rc);

@@ -76,12 +76,18 @@ zp__rowkey_ns(void *buffer, const char *ns)
 }
 
 size_t
-zp__rowkey_record(void *buffer, uint64_t id)
+zp__rowkey_record(void *buffer, uint64_t id, bool ended)
 {
     unsigned char *p = buffer;
-    *p++ = 'p';
+    *p++ = ended ? 'q' : 'p';
     put_be64(p, id);
     return 1 + 8;
+}
+
+bool
+zp__rowkey_is_record(const void *key, size_t size, bool ended)
+{
+    return size == 1 + 8 && *(const char *)key == (ended ? 'q' : 'p');
 }
 
 uint64_t

@@ -12,8 +12,9 @@
  *   o revision rank     a large image: owned by the current row that points to
  *                       it, later by the log row whose change replaced it
  *   n ns                number of keys of a namespace (u64)
- *   m, mp               zp__meta; the last record id (u64)
- *   p id                record of a process
+ *   m, mp               zp__meta; zp__counts, of the records
+ *   p id                record of a process that runs
+ *   q id                record of one that has ended: the first is the oldest
  *
  * A change keeps the image that it *replaced*. So each image has one owner, and
  * the value of a key at revision R is the current one if that is not younger
@@ -102,7 +103,13 @@ typedef struct zp__meta {
 } zp__meta;
 
 #define ZP__META_MAGIC UINT64_C(0x316174654d727a7a) /* "zzrMeta1" */
-#define ZP__META_VERSION 1
+#define ZP__META_VERSION 2
+
+typedef struct zp__counts {
+    uint64_t last;  /* record id given */
+    uint64_t ended; /* q rows */
+    uint64_t bytes; /* in them */
+} zp__counts;
 
 /* Row keys, into BUFFER of ZP__ROWKEY_MAX bytes; return the size. */
 size_t zp__rowkey_cur(void *buffer, const char *ns, const char *key);
@@ -110,7 +117,8 @@ size_t zp__rowkey_log(void *buffer, uint64_t revision, uint64_t n);
 size_t zp__rowkey_chunk(void *buffer, uint64_t revision, uint32_t chunk);
 size_t zp__rowkey_outside(void *buffer, const zp__outside *outside);
 size_t zp__rowkey_ns(void *buffer, const char *ns);
-size_t zp__rowkey_record(void *buffer, uint64_t id);
+size_t zp__rowkey_record(void *buffer, uint64_t id, bool ended);
+bool zp__rowkey_is_record(const void *key, size_t size, bool ended);
 uint64_t zp__rowkey_u64(const void *key); /* the one behind the first byte */
 
 /* A current row taken apart: false if its bytes make no sense. */

@@ -83,7 +83,7 @@ collect(zp__server *server, struct victims *victims)
     victims->n = 0;
     if (zp__view_begin(server->view) < 0)
         return;
-    while (zp__view_next_record(server->view, id, &id, &data, &size) > 0) {
+    while (zp__view_next_running(server->view, id, &id, &data, &size) > 0) {
         if (zp__record_decode(&record, data, size) < 0 || !ours(&record))
             continue;
         fd = zp__pid_open(&record.id);

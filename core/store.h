@@ -105,11 +105,11 @@ int zp__view_next(zp__view *view, const char *ns, const char *after,
                   uint64_t revision, char *ret_key, zp__item *ret);
 
 typedef struct zp__version { /* what a change of a key left */
-    zp__item item;     /* image NULL: deleted, or too large to be kept */
-    uint64_t revision; /* of the change */
-    unsigned flags;    /* zp_change_flag; as far as it can be told when ... */
-    bool forgotten;    /* ... its log row is not retained ... */
-    int32_t pid;       /* ... and then these are 0 */
+    zp__item item;           /* image NULL: deleted, or too large to be kept */
+    uint64_t revision;       /* of the change */
+    unsigned flags; /* zp_change_flag; as far as it can be told when ... */
+    bool forgotten; /* ... its log row is not retained ... */
+    int32_t pid;    /* ... and then these are 0 */
     int64_t time_ns;
 } zp__version;
 
@@ -204,17 +204,31 @@ void zp__txn_abort(zp__txn *txn);
 /* Is this thread inside a txn of any store? What waits must refuse then. */
 bool zp__in_txn(void);
 
-/* ---- records of processes ("p" rows): bytes by id ---- */
+/* ---- records of processes: bytes by id ---- */
 
-/* Write record ID (*ID 0: a new one, told in *ID) in a transaction of its own;
- * may use the reserved space. No revision, no event. */
+/* Ids grow from one process to the next and are never given twice. A record is
+ * either of one that runs or of one that has ended; of the latter the newest
+ * are kept: so many, and so large a part of max_bytes. */
+#define ZP__RECORDS_ENDED 10000
+#define ZP__RECORDS_PART 8
+
+/* Write record ID (*ID 0: a new one, told in *ID), as that of a process that
+ * has ENDED or not, whatever it was before, in a transaction of its own; may
+ * use the reserved space. One that is written is never dropped for itself. No
+ * revision, no event. */
 int zp__store_put_record(zp__store *store, uint64_t *id, const void *data,
-                         size_t size, double timeout);
+                         size_t size, bool ended, double timeout);
 int zp__store_delete_record(zp__store *store, uint64_t id, double timeout);
 
-/* Read; ZP_ENOKEY. The first record after ID: 1, 0 at the end. */
+/* Read: 0, or with a text ZP_ENOKEY (there has never been such an id) or
+ * ZP_EGONE (it is no longer kept). */
 int zp__view_record(zp__view *view, uint64_t id, const void **ret,
                     size_t *ret_size);
+
+/* The first record after id AFTER, of those that run or of all of them: 1, 0
+ * at the end. */
+int zp__view_next_running(zp__view *view, uint64_t after, uint64_t *ret_id,
+                          const void **ret, size_t *ret_size);
 int zp__view_next_record(zp__view *view, uint64_t after, uint64_t *ret_id,
                          const void **ret, size_t *ret_size);
 

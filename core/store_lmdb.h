@@ -4,13 +4,14 @@
  *
  *   store.c        the environment: make, open, close, limits
  *   store_rows.c   rows and log, read in any transaction
- *   store_read.c   views: the state at any revision, the log, records
+ *   store_read.c   views: the state at any revision, the log
  *   store_past.c   the past of a key; where in the log a moment is
- *   store_txn.c    transactions: begin, commit, nested ones, records
+ *   store_txn.c    transactions: begin, commit, nested ones
  *   store_write.c  put and delete
  *   store_log.c    commit's log row; forgetting old rows
  *   store_space.c  room: limits and the reserve
  *   store_readers.c  who reads
+ *   store_records.c  records of processes
  */
 #ifndef ZP_CORE_STORE_LMDB_H
 #define ZP_CORE_STORE_LMDB_H
@@ -149,6 +150,9 @@ int zp__ns_length(zp__store *store, MDB_txn *txn, const char *ns,
 /* Is REVISION one that VIEW can show? 0 or ZP_EGONE. */
 int zp__view_check(zp__view *view, uint64_t revision);
 
+/* Make VIEW's cursor good for its transaction. */
+int zp__view_cursor(zp__view *view);
+
 /* The item of a current row; of KEY at REVISION, before NEWEST, its newest
  * change: ZP_ENOKEY (no text). */
 int zp__cur_item(zp__view *view, const zp__cur_row *row, zp__item *ret);
@@ -165,6 +169,10 @@ zp__txn_mdb(const zp__txn *txn)
 int zp__row_put(zp__txn *txn, const void *key, size_t key_size,
                 const void *data, size_t size);
 int zp__row_delete(zp__txn *txn, const void *key, size_t key_size);
+
+/* End a transaction of rows that are no change of the state: no revision, no
+ * log row. Without RC commit, else abort and give that back. */
+int zp__txn_end_plain(zp__txn *txn, int rc);
 
 /* Write the log row of TXN's changes and forget what is too old. *RET_N: how
  * many changes there were (0: nothing was written). */

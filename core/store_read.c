@@ -154,8 +154,8 @@ zp__view_get(zp__view *view, const char *ns, const char *key, uint64_t revision,
     return rc == 0 ? item_at(view, ns, key, &row, revision, ret) : rc;
 }
 
-static int
-get_cursor(zp__view *view)
+int
+zp__view_cursor(zp__view *view)
 {
     int rc = 0;
 
@@ -176,7 +176,7 @@ zp__view_next(zp__view *view, const char *ns, const char *after,
     int rc = revision == ZP__NEWEST ? 0 : zp__view_check(view, revision);
 
     if (rc == 0)
-        rc = get_cursor(view);
+        rc = zp__view_cursor(view);
     if (rc != 0)
         return rc;
     for (;;) {
@@ -285,46 +285,4 @@ zp__row_change(zp__view *view, zp__row *row, uint32_t i, zp__log_change *ret)
     ret->key = change.key;
     ret->flags = change.head.flags & (ZP_CREATED | ZP_DELETED | ZP_IDENTICAL);
     return 0;
-}
-
-/* ---- records ---- */
-
-int
-zp__view_record(zp__view *view, uint64_t id, const void **ret, size_t *ret_size)
-{
-    unsigned char buffer[ZP__ROWKEY_MAX];
-    MDB_val data;
-    int rc = zp__row_get(view->store, view->txn, buffer,
-                         zp__rowkey_record(buffer, id), &data);
-
-    if (rc == ZP_ENOKEY)
-        return zp__fail(rc, "no record %llu of a process",
-                        (unsigned long long)id);
-    if (rc == 0) {
-        *ret = data.mv_data;
-        *ret_size = data.mv_size;
-    }
-    return rc;
-}
-
-int
-zp__view_next_record(zp__view *view, uint64_t after, uint64_t *ret_id,
-                     const void **ret, size_t *ret_size)
-{
-    unsigned char buffer[ZP__ROWKEY_MAX];
-    MDB_val data;
-    MDB_val key = {zp__rowkey_record(buffer, after + 1), buffer};
-    int rc = after == UINT64_MAX ? 0 : get_cursor(view);
-
-    if (after == UINT64_MAX || rc != 0)
-        return rc;
-    rc = mdb_cursor_get(view->cursor, &key, &data, MDB_SET_RANGE);
-    if (rc != 0 && rc != MDB_NOTFOUND)
-        return zp__mdb_fail(view->store, rc, "reading");
-    if (rc != 0 || *(char *)key.mv_data != 'p' || key.mv_size != 9)
-        return 0;
-    *ret_id = zp__rowkey_u64(key.mv_data);
-    *ret = data.mv_data;
-    *ret_size = data.mv_size;
-    return 1;
 }

@@ -1,6 +1,5 @@
 /*
- * store_txn.c - transactions: the lock, begin, commit, nested ones; and the
- * transactions that are no change of the state (records of processes).
+ * store_txn.c - transactions: the lock, begin, commit, nested ones.
  *
  * The board's lock stands in front of LMDB's: it knows a deadlock, a timeout
  * and fairness. Whoever holds it is the only writer, so the one zp__txn in the
@@ -276,27 +275,8 @@ zp__txn_depth(const zp__txn *txn)
     return txn->depth;
 }
 
-/* ---- records of processes ---- */
-
-static int
-next_record(zp__txn *txn, uint64_t *ret)
-{
-    MDB_val key = {2, (void *)(uintptr_t) "mp"};
-    MDB_val data;
-    uint64_t id = 0;
-    int rc = mdb_get(zp__txn_mdb(txn), ZP__DBI, &key, &data);
-
-    if (rc != 0 && rc != MDB_NOTFOUND)
-        return zp__mdb_fail(txn->store, rc, "reading");
-    if (rc == 0 && data.mv_size == sizeof id)
-        memcpy(&id, data.mv_data, sizeof id);
-    *ret = ++id;
-    return zp__row_put(txn, "mp", 2, &id, sizeof id);
-}
-
-/* End a transaction that has no log row. */
-static int
-finish_plain(zp__txn *txn, int rc)
+int
+zp__txn_end_plain(zp__txn *txn, int rc)
 {
     if (rc != 0) {
         zp__txn_abort(txn);
@@ -306,38 +286,4 @@ finish_plain(zp__txn *txn, int rc)
     txn->known = 0; /* nothing written: that id is another's yet */
     release(txn);
     return rc;
-}
-
-int
-zp__store_put_record(zp__store *store, uint64_t *id, const void *data,
-                     size_t size, double timeout)
-{
-    unsigned char key[ZP__ROWKEY_MAX];
-    zp__txn *txn;
-    uint64_t given = *id;
-    int rc = zp__txn_begin(store, &txn, 0, timeout, size, true);
-
-    if (rc != 0)
-        return rc;
-    if (given == 0)
-        rc = next_record(txn, &given);
-    if (rc == 0)
-        rc = zp__row_put(txn, key, zp__rowkey_record(key, given), data, size);
-    rc = finish_plain(txn, rc);
-    if (rc == 0)
-        *id = given;
-    return rc;
-}
-
-int
-zp__store_delete_record(zp__store *store, uint64_t id, double timeout)
-{
-    unsigned char key[ZP__ROWKEY_MAX];
-    zp__txn *txn;
-    int rc = zp__txn_begin(store, &txn, 0, timeout, 0, true);
-
-    if (rc != 0)
-        return rc;
-    rc = zp__row_delete(txn, key, zp__rowkey_record(key, id));
-    return finish_plain(txn, rc);
 }

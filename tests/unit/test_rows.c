@@ -44,8 +44,8 @@ test_keys_sort(void **state)
         assert_true(order(a, a_size, b, b_size) < 0);
     }
     for (size_t i = 1; i < sizeof numbers / sizeof *numbers; i++) {
-        size_t a_size = zp__rowkey_record(a, numbers[i - 1]);
-        size_t b_size = zp__rowkey_record(b, numbers[i]);
+        size_t a_size = zp__rowkey_record(a, numbers[i - 1], true);
+        size_t b_size = zp__rowkey_record(b, numbers[i], true);
         assert_true(order(a, a_size, b, b_size) < 0);
         assert_true(zp__rowkey_u64(b) == numbers[i]);
         a_size = zp__rowkey_chunk(a, numbers[i - 1], UINT32_MAX);

@@ -86,7 +86,7 @@ start(world *w, const zp__limits *limits)
     memset(w, 0, sizeof *w);
     w->seed = seed ? (unsigned)atoi(seed) : (unsigned)time(NULL) ^ getpid();
     print_message("# seed %u\n", w->seed);
-    image_buffer = malloc(LARGE + 10);
+    image_buffer = calloc(1, LARGE + 10);
     assert_int_equal(zp__place_new(&w->place, NULL, NULL), 0);
     assert_int_equal(zp__board_create(&w->place), 0);
     assert_int_equal(zp__store_create(&w->place, limits), 0);
@@ -530,34 +530,125 @@ test_deadlock_and_depth(void **state)
     free(w);
 }
 
+static uint64_t
+put_record(world *w, uint64_t id, size_t size, bool ended)
+{
+    assert_int_equal(
+        zp__store_put_record(w->store, &id, image_buffer, size, ended, 5), 0);
+    return id;
+}
+
+/* All records from the first on: how many; whether in order. */
+static unsigned
+walk_records(world *w, bool all, uint64_t *ret_first, size_t *ret_bytes)
+{
+    uint64_t id = 0, before = 0;
+    const void *data;
+    unsigned n = 0;
+    size_t size;
+
+    *ret_bytes = 0;
+    assert_int_equal(zp__view_begin(w->view), 0);
+    while ((all ? zp__view_next_record
+                : zp__view_next_running)(w->view, id, &id, &data, &size) == 1) {
+        assert_true(id > before);
+        before = id;
+        *ret_bytes += size;
+        if (n++ == 0)
+            *ret_first = id;
+    }
+    zp__view_end(w->view);
+    return n;
+}
+
+static void
+expect_record(world *w, uint64_t id, int expected, size_t expected_size)
+{
+    const void *data;
+    size_t size = 0;
+
+    assert_int_equal(zp__view_begin(w->view), 0);
+    assert_int_equal(zp__view_record(w->view, id, &data, &size), expected);
+    zp__view_end(w->view);
+    assert_int_equal(size, expected_size);
+}
+
+/* Written, moved from the living to the dead and back, listed, deleted. */
 static void
 test_records(void **state)
 {
     zp__limits limits = {.log_revisions = 64};
     world *w = malloc(sizeof *w);
-    uint64_t first = 0, second = 0, id;
-    const void *data;
-    size_t size;
+    uint64_t ids[4], first = 0;
+    size_t bytes;
 
     (void)state;
     start(w, &limits);
-    assert_int_equal(zp__store_put_record(w->store, &first, "one", 3, 5), 0);
-    assert_int_equal(zp__store_put_record(w->store, &second, "two!", 4, 5), 0);
-    assert_true(first != second && first != 0);
-    assert_int_equal(zp__store_put_record(w->store, &first, "ONE", 3, 5), 0);
-    assert_int_equal(zp__view_begin(w->view), 0);
-    assert_int_equal(zp__view_record(w->view, first, &data, &size), 0);
-    assert_int_equal(size, 3);
-    assert_memory_equal(data, "ONE", 3);
-    assert_int_equal(zp__view_next_record(w->view, first, &id, &data, &size),
-                     1);
-    assert_int_equal(id, second);
-    assert_int_equal(zp__view_next_record(w->view, id, &id, &data, &size), 0);
-    zp__view_end(w->view);
-    assert_int_equal(zp__store_delete_record(w->store, first, 5), 0);
-    assert_int_equal(zp__view_begin(w->view), 0);
-    assert_int_equal(zp__view_record(w->view, first, &data, &size), ZP_ENOKEY);
-    zp__view_end(w->view);
+    for (int i = 0; i < 4; i++)
+        ids[i] = put_record(w, 0, (size_t)i + 1, i == 2);
+    assert_true(ids[0] > 0 && ids[1] > ids[0] && ids[2] > ids[1]);
+    assert_int_equal(walk_records(w, true, &first, &bytes), 4);
+    assert_int_equal(bytes, 1 + 2 + 3 + 4);
+    assert_int_equal(walk_records(w, false, &first, &bytes), 3);
+    assert_int_equal(bytes, 1 + 2 + 4);
+
+    assert_int_equal(put_record(w, ids[0], 10, true), ids[0]);
+    assert_int_equal(put_record(w, ids[2], 30, true), ids[2]);
+    expect_record(w, ids[0], 0, 10);
+    expect_record(w, ids[1], 0, 2);
+    expect_record(w, ids[2], 0, 30);
+    assert_int_equal(walk_records(w, true, &first, &bytes), 4);
+    assert_int_equal(first, ids[0]);
+    assert_int_equal(walk_records(w, false, &first, &bytes), 2);
+    assert_int_equal(first, ids[1]);
+    put_record(w, ids[0], 11, false);
+    assert_int_equal(walk_records(w, false, &first, &bytes), 3);
+
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(zp__store_delete_record(w->store, ids[i], 5), 0);
+    assert_int_equal(walk_records(w, true, &first, &bytes), 0);
+    expect_record(w, ids[2], ZP_EGONE, 0);
+    expect_record(w, ids[3] + 1, ZP_ENOKEY, 0);
+    expect_record(w, 0, ZP_ENOKEY, 0);
+    stop(w);
+    free(w);
+}
+
+/* The oldest of the ended ones go: by number, by bytes; what runs stays. */
+static void
+test_records_are_bounded(void **state)
+{
+    zp__limits limits = {.log_revisions = 64, .max_bytes = 8 << 20};
+    world *w = malloc(sizeof *w);
+    const size_t part = limits.max_bytes / ZP__RECORDS_PART;
+    uint64_t running, id = 0, first = 0;
+    size_t bytes;
+
+    (void)state;
+    start(w, &limits);
+    running = put_record(w, 0, 100, false);
+    for (int i = 0; i < ZP__RECORDS_ENDED + 50; i++)
+        id = put_record(w, 0, 8, true);
+    assert_int_equal(walk_records(w, true, &first, &bytes),
+                     ZP__RECORDS_ENDED + 1);
+    assert_int_equal(first, running);
+    expect_record(w, id, 0, 8);
+    expect_record(w, id - ZP__RECORDS_ENDED + 1, 0, 8);
+    expect_record(w, id - ZP__RECORDS_ENDED, ZP_EGONE, 0);
+
+    for (int i = 0; i < 40; i++)
+        id = put_record(w, 0, part / 10, true);
+    assert_int_equal(walk_records(w, true, &first, &bytes), 10 + 1);
+    assert_true(bytes <= part + 100);
+    expect_record(w, id, 0, part / 10);
+
+    /* One too large by itself, and the oldest: the others go, it stays. */
+    put_record(w, running, part + 1, true);
+    expect_record(w, running, 0, part + 1);
+    assert_int_equal(walk_records(w, true, &first, &bytes), 1);
+    id = put_record(w, 0, 8, true);
+    expect_record(w, running, ZP_EGONE, 0);
+    assert_int_equal(walk_records(w, true, &first, &bytes), 1);
     stop(w);
     free(w);
 }
@@ -574,6 +665,7 @@ main(void)
         ZP_TEST(test_limit),
         ZP_TEST(test_deadlock_and_depth),
         ZP_TEST(test_records),
+        ZP_TEST(test_records_are_bounded),
     };
     return zp_test_main("store", tests, sizeof tests / sizeof *tests, 60);
 }
