@@ -71,7 +71,7 @@ wall_ns(void)
 }
 
 static int
-write_record(zp_proc *proc)
+write_record(zp_proc *proc, const char *ns)
 {
     zp_ctx *ctx = proc->ctx;
     zp__record record;
@@ -84,8 +84,11 @@ write_record(zp_proc *proc)
     record.depth = ctx->child ? ctx->child->depth + 1 : 1;
     record.id = proc->id;
     record.parent = zp__pid_self();
-    record.spawned_ns = wall_ns();
+    record.parent_record = ctx->child ? ctx->child->page->record : 0;
+    record.attempts = 1;
+    record.spawned_ns = record.started_ns = wall_ns();
     record.name = proc->name;
+    record.ns = ns;
     rc = zp__record_encode(&record, &data, &size);
     if (rc < 0)
         return rc;
@@ -97,7 +100,7 @@ write_record(zp_proc *proc)
 
 /* Take hold of the child PID: descriptor, identity, record, watcher. */
 static int
-adopt(zp_proc *proc, pid_t pid)
+adopt(zp_proc *proc, pid_t pid, const char *ns)
 {
     int rc;
 
@@ -112,7 +115,7 @@ adopt(zp_proc *proc, pid_t pid)
     rc = zp__pid_of(pid, &proc->id);
     if (rc < 0)
         return zp__fail_errno(-rc, "process %d ended at once", (int)pid);
-    rc = write_record(proc);
+    rc = write_record(proc, ns);
     if (rc < 0)
         return rc;
     if (proc->fd >= 0)
@@ -207,7 +210,7 @@ start(zp_proc *proc, const zp__birth *birth)
 
     if (pid < 0)
         return zp__fail_errno(errno, "cannot fork");
-    rc = adopt(proc, pid);
+    rc = adopt(proc, pid, birth->ns);
     if (rc < 0) {
         disown(proc, pid);
         return rc;

@@ -1,9 +1,10 @@
 /*
  * record.c - records of processes as bytes.
  *
- *     | header (fixed) | name NUL | error NUL | origin NUL | image |
+ *     | header (fixed) | name NUL | namespace NUL | error NUL | origin NUL
+ *     | backtrace NUL | image |
  *
- * The header holds the three lengths and that of the image, and their sum has
+ * The header holds all the lengths, and their sum with that of the header has
  * to be the size of the row exactly: what is cut off, padded or made up is
  * ZP_ECORRUPT, and nothing outside of the row is ever read. Rows in LMDB are
  * not aligned, so the header is copied, never pointed into.
@@ -11,6 +12,7 @@
 #include "core/record.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +20,16 @@
 #include "core/image.h"
 
 #define RECORD_MAGIC UINT32_C(0x7270727a) /* "zrpr" */
-#define RECORD_VERSION 1
+#define RECORD_VERSION 2
+
+/* The texts, in this order. */
+enum { NAME, NS, ERROR, ORIGIN, TRACE, N_TEXTS };
+
+static const size_t longest[N_TEXTS] = {
+    [NAME] = ZP__RECORD_NAME,   [NS] = ZP__RECORD_NS,
+    [ERROR] = ZP__RECORD_TEXT,  [ORIGIN] = ZP__RECORD_ORIGIN,
+    [TRACE] = ZP__RECORD_TRACE,
+};
 
 struct header {
     uint32_t magic;
@@ -28,17 +39,18 @@ struct header {
     uint32_t depth;
     zp__pid id;
     zp__pid parent;
+    uint64_t parent_record;
     uint64_t boot;
     uint64_t pid_ns;
     int64_t spawned_ns;
+    int64_t started_ns;
     int64_t ended_ns;
+    uint32_t attempts;
     int32_t code;
     int32_t status;
     int32_t signal;
     int32_t core;
-    uint16_t name; /* lengths without NUL */
-    uint16_t error;
-    uint16_t origin;
+    uint16_t lengths[N_TEXTS]; /* without NUL */
     uint16_t unused;
     uint64_t image;
 };
@@ -60,52 +72,69 @@ put_text(char *at, const char *text, size_t length)
     return at + length + 1;
 }
 
+static bool
+is_state(uint32_t state)
+{
+    return state == ZP__RECORD_RUNNING || state == ZP__RECORD_ENDED ||
+           state == ZP__RECORD_WAITING;
+}
+
+/* All of the header but the lengths. */
+static void
+fill(struct header *header, const zp__record *record)
+{
+    memset(header, 0, sizeof *header); /* no stray bytes in the store */
+    header->magic = RECORD_MAGIC;
+    header->version = RECORD_VERSION;
+    header->size = sizeof *header;
+    header->state = record->state;
+    header->depth = record->depth;
+    header->id = record->id;
+    header->parent = record->parent;
+    header->parent_record = record->parent_record;
+    header->boot = zp__boot_hash();
+    header->pid_ns = zp__pid_ns();
+    header->spawned_ns = record->spawned_ns;
+    header->started_ns = record->started_ns;
+    header->ended_ns = record->ended_ns;
+    header->attempts = record->attempts;
+    header->code = record->code;
+    header->status = record->status;
+    header->signal = record->signal;
+    header->core = record->core;
+}
+
 int
 zp__record_encode(const zp__record *record, void **ret, size_t *ret_size)
 {
+    const char *texts[N_TEXTS] = {
+        [NAME] = record->name,       [NS] = record->ns,
+        [ERROR] = record->error,     [ORIGIN] = record->origin,
+        [TRACE] = record->backtrace,
+    };
+    size_t size = sizeof(struct header) + N_TEXTS + record->image_size;
     struct header header;
-    size_t size;
     char *block, *at;
+    int i;
 
-    if (record->state != ZP__RECORD_RUNNING &&
-        record->state != ZP__RECORD_ENDED)
+    if (!is_state(record->state))
         return zp__fail(-EINVAL, "no such state of a process: %u",
                         record->state);
     if (record->image_size > ZP__IMAGE_MAX)
         return zp__fail(-EMSGSIZE, "the result has %zu bytes, limit %zu",
                         record->image_size, ZP__IMAGE_MAX);
-    memset(&header, 0, sizeof header); /* no stray bytes in the store */
-    header.magic = RECORD_MAGIC;
-    header.version = RECORD_VERSION;
-    header.size = sizeof header;
-    header.state = record->state;
-    header.depth = record->depth;
-    header.id = record->id;
-    header.parent = record->parent;
-    header.boot = zp__boot_hash();
-    header.pid_ns = zp__pid_ns();
-    header.spawned_ns = record->spawned_ns;
-    header.ended_ns = record->ended_ns;
-    header.code = record->code;
-    header.status = record->status;
-    header.signal = record->signal;
-    header.core = record->core;
-    header.name = cut(record->name, ZP__RECORD_NAME);
-    header.error = cut(record->error, ZP__RECORD_TEXT);
-    header.origin = cut(record->origin, ZP__RECORD_ORIGIN);
+    fill(&header, record);
+    for (i = 0; i < N_TEXTS; i++)
+        size += header.lengths[i] = cut(texts[i], longest[i]);
     header.image = record->image_size;
-
-    size = sizeof header + header.name + 1 + header.error + 1 + header.origin +
-           1 + record->image_size;
     block = malloc(size);
     if (!block)
         return zp__fail(-ENOMEM, "no memory for a process record of %zu bytes",
                         size);
     memcpy(block, &header, sizeof header);
     at = block + sizeof header;
-    at = put_text(at, record->name, header.name);
-    at = put_text(at, record->error, header.error);
-    at = put_text(at, record->origin, header.origin);
+    for (i = 0; i < N_TEXTS; i++)
+        at = put_text(at, texts[i], header.lengths[i]);
     if (record->image_size)
         memcpy(at, record->image, record->image_size);
     *ret = block;
@@ -128,47 +157,75 @@ get_text(const char **at, const char *end, size_t length, size_t max)
     return text;
 }
 
+/* All texts, one behind the other from *AT on: false if they do not fit. */
+static bool
+get_texts(const char **texts, const struct header *header, const char **at,
+          const char *end)
+{
+    int i;
+
+    for (i = 0; i < N_TEXTS; i++) {
+        texts[i] = get_text(at, end, header->lengths[i], longest[i]);
+        if (!texts[i])
+            return false;
+    }
+    return true;
+}
+
+static int
+get_header(struct header *header, const void *data, size_t size)
+{
+    if (size < sizeof *header)
+        return zp__fail(ZP_ECORRUPT, "a process record of %zu bytes", size);
+    memcpy(header, data, sizeof *header);
+    if (header->magic != RECORD_MAGIC)
+        return zp__fail(ZP_ECORRUPT, "a process record without its mark");
+    if (header->version != RECORD_VERSION || header->size != sizeof *header)
+        return zp__fail(ZP_EVERSION, "a process record of version %u",
+                        header->version);
+    if (!is_state(header->state))
+        return zp__fail(ZP_ECORRUPT, "a process record in state %u",
+                        header->state);
+    return 0;
+}
+
 int
 zp__record_decode(zp__record *ret, const void *data, size_t size)
 {
     const char *at = data, *end = at + size;
+    const char *texts[N_TEXTS];
     struct header header;
-    zp__record record;
+    int rc = get_header(&header, data, size);
 
-    if (size < sizeof header)
-        return zp__fail(ZP_ECORRUPT, "a process record of %zu bytes", size);
-    memcpy(&header, data, sizeof header);
-    if (header.magic != RECORD_MAGIC)
-        return zp__fail(ZP_ECORRUPT, "a process record without its mark");
-    if (header.version != RECORD_VERSION || header.size != sizeof header)
-        return zp__fail(ZP_EVERSION, "a process record of version %u",
-                        header.version);
-    if (header.state != ZP__RECORD_RUNNING && header.state != ZP__RECORD_ENDED)
-        return zp__fail(ZP_ECORRUPT, "a process record in state %u",
-                        header.state);
+    if (rc < 0)
+        return rc;
     at += sizeof header;
-    memset(&record, 0, sizeof record);
-    record.name = get_text(&at, end, header.name, ZP__RECORD_NAME);
-    if (record.name)
-        record.error = get_text(&at, end, header.error, ZP__RECORD_TEXT);
-    if (record.error)
-        record.origin = get_text(&at, end, header.origin, ZP__RECORD_ORIGIN);
-    if (!record.origin || header.image != (uint64_t)(end - at))
+    if (!get_texts(texts, &header, &at, end) ||
+        header.image != (uint64_t)(end - at))
         return zp__fail(ZP_ECORRUPT, "a process record with bad lengths");
-    record.image = header.image ? at : NULL;
-    record.image_size = (size_t)header.image;
-    record.state = header.state;
-    record.depth = header.depth;
-    record.id = header.id;
-    record.parent = header.parent;
-    record.boot = header.boot;
-    record.pid_ns = header.pid_ns;
-    record.spawned_ns = header.spawned_ns;
-    record.ended_ns = header.ended_ns;
-    record.code = header.code;
-    record.status = header.status;
-    record.signal = header.signal;
-    record.core = header.core;
-    *ret = record;
+    *ret = (zp__record){
+        .state = header.state,
+        .depth = header.depth,
+        .attempts = header.attempts,
+        .id = header.id,
+        .parent = header.parent,
+        .parent_record = header.parent_record,
+        .boot = header.boot,
+        .pid_ns = header.pid_ns,
+        .spawned_ns = header.spawned_ns,
+        .started_ns = header.started_ns,
+        .ended_ns = header.ended_ns,
+        .code = header.code,
+        .status = header.status,
+        .signal = header.signal,
+        .core = header.core,
+        .name = texts[NAME],
+        .ns = texts[NS],
+        .error = texts[ERROR],
+        .origin = texts[ORIGIN],
+        .backtrace = texts[TRACE],
+        .image = header.image ? at : NULL,
+        .image_size = (size_t)header.image,
+    };
     return 0;
 }

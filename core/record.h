@@ -1,10 +1,12 @@
 /*
- * record.h - the record of one process, as it stands in the store's "p" rows.
+ * record.h - the record of one process, as it stands in the store's "p" rows
+ * (while it runs, or is to run again) and "q" rows (once it has ended).
  *
- * A fixed header in host byte order (the store belongs to one machine), three
- * NUL-terminated strings and the image of the result. process.c writes them;
- * the server reads them to end the tree; whoever lists processes reads them,
- * too. The bytes come from another process: decode checks every length.
+ * A fixed header in host byte order (the store belongs to one machine), five
+ * NUL-terminated strings and the image of the result. The parent writes them,
+ * and the child at its end; the server reads them to end the tree; whoever
+ * lists processes reads them, too. The bytes come from another process: decode
+ * checks every length.
  */
 #ifndef ZP_CORE_RECORD_H
 #define ZP_CORE_RECORD_H
@@ -15,30 +17,39 @@
 #include "core/pid.h"
 
 #define ZP__RECORD_NAME 64    /* bytes of a name, without NUL */
+#define ZP__RECORD_NS 32      /* of a namespace */
 #define ZP__RECORD_TEXT 511   /* of an error text */
 #define ZP__RECORD_ORIGIN 255 /* of "file:line" */
+#define ZP__RECORD_TRACE 4095 /* of a backtrace */
 
 enum zp__record_state {
     ZP__RECORD_RUNNING = 1, /* id.pid 0: forked, not known yet */
-    ZP__RECORD_ENDED = 2
+    ZP__RECORD_ENDED = 2,
+    ZP__RECORD_WAITING = 3 /* not started yet, or between two attempts: id.pid
+                              is 0 */
 };
 
 typedef struct zp__record {
-    uint32_t state;     /* zp__record_state */
-    uint32_t depth;     /* 1: a child of the owner, 2: a child of that, ... */
-    zp__pid id;         /* the process */
-    zp__pid parent;     /* who spawned it */
+    uint32_t state;    /* zp__record_state */
+    uint32_t depth;    /* 1: a child of the owner, 2: a child of that, ... */
+    uint32_t attempts; /* started so far */
+    zp__pid id;        /* the process */
+    zp__pid parent;    /* who spawned it ... */
+    uint64_t parent_record; /* ... and its record; 0: it was not spawned */
     uint64_t boot;      /* zp__boot_hash() and zp__pid_ns() of the writer: */
     uint64_t pid_ns;    /* set by encode; ids are good only where they are */
     int64_t spawned_ns; /* wall clock */
+    int64_t started_ns; /* of this attempt; 0: none yet */
     int64_t ended_ns;   /* 0: runs */
     int32_t code;       /* as in zp_result */
     int32_t status;
     int32_t signal;
     int32_t core;
     const char *name; /* NULL is taken as ""; after decode never NULL */
+    const char *ns;
     const char *error;
     const char *origin;
+    const char *backtrace;
     const void *image; /* of the result; NULL with size 0: none */
     size_t image_size;
 } zp__record;
