@@ -12,7 +12,6 @@
 #include "core/record.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -228,4 +227,28 @@ zp__record_decode(zp__record *ret, const void *data, size_t size)
         .image_size = (size_t)header.image,
     };
     return 0;
+}
+
+bool
+zp__record_lost(const zp__record *record)
+{
+    if (record->state == ZP__RECORD_ENDED)
+        return false;
+    if (record->boot != zp__boot_hash())
+        return true;
+    return record->pid_ns == zp__pid_ns() && !zp__pid_alive(&record->id) &&
+           !zp__pid_alive(&record->parent);
+}
+
+void
+zp__record_lose(zp__record *record)
+{
+    record->error = record->state == ZP__RECORD_WAITING
+                        ? "was not started again, since the process that "
+                          "spawned it has ended"
+                        : "ended unseen, and so did the process that spawned "
+                          "it";
+    record->state = ZP__RECORD_ENDED;
+    record->code = ZP_EFAILED;
+    record->status = -1;
 }

@@ -11,6 +11,7 @@
 #ifndef ZP_CORE_RECORD_H
 #define ZP_CORE_RECORD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -62,5 +63,13 @@ int zp__record_encode(const zp__record *record, void **ret, size_t *ret_size);
  * looked at: zp__image_check() it before use. ZP_ECORRUPT (another layout,
  * lengths that do not fit, strings without end), ZP_EVERSION. */
 int zp__record_decode(zp__record *ret, const void *data, size_t size);
+
+/* Does it tell of a process that runs or will, though that is gone, and so is
+ * its parent, who would have said how it ended or started it? (Of what is in
+ * another pid namespace nothing can be told: false.) */
+bool zp__record_lost(const zp__record *record);
+
+/* Make it one that has ended, nobody knows how. */
+void zp__record_lose(zp__record *record);
 
 #endif

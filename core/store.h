@@ -225,6 +225,9 @@ int zp__store_delete_record(zp__store *store, uint64_t id, double timeout);
 int zp__view_record(zp__view *view, uint64_t id, const void **ret,
                     size_t *ret_size);
 
+/* The newest id that was given; 0: none. */
+int zp__view_last_record(zp__view *view, uint64_t *ret_id);
+
 /* The first record after id AFTER, of those that run or of all of them: 1, 0
  * at the end. */
 int zp__view_next_running(zp__view *view, uint64_t after, uint64_t *ret_id,

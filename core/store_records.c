@@ -221,6 +221,17 @@ zp__view_record(zp__view *view, uint64_t id, const void **ret, size_t *ret_size)
     return rc;
 }
 
+int
+zp__view_last_record(zp__view *view, uint64_t *ret_id)
+{
+    zp__counts counts;
+    int rc = get_counts(view->store, view->txn, &counts);
+
+    if (rc == 0)
+        *ret_id = counts.last;
+    return rc;
+}
+
 /* The first row of one kind after AFTER. */
 static int
 next_row(zp__view *view, uint64_t after, bool ended, uint64_t *ret_id,

@@ -904,6 +904,59 @@ ZP_API int zp_return_value(zp_ctx *ctx, const zp_value *value);
 ZP_API int zp_fail_at(zp_ctx *ctx, const char *file, int line, int code,
                       const char *format, ...) ZP_PRINTF(5, 6);
 
+/*
+ * All processes of the state, whoever spawned them and in whatever namespace;
+ * those that have ended, too, as long as they are on record: the newest 10,000
+ * of them, and of these as many as take an eighth of max_bytes, results
+ * included. Ids grow from one spawn to the next, and are never used again.
+ */
+enum zp_process_state {
+    ZP_PROC_WAITING = 1, /* not started yet, or between two attempts */
+    ZP_PROC_RUNNING,
+    ZP_PROC_ENDED
+};
+
+typedef struct zp_process { /* all of it borrowed */
+    size_t size;            /* of this struct in the library */
+    uint64_t id;
+    int state;          /* zp_process_state */
+    int pid;            /* the newest attempt's; 0: none yet */
+    int parent;         /* pid of who spawned it ... */
+    uint64_t parent_id; /* ... and its id; 0: it was not spawned itself */
+    unsigned depth;     /* 1: spawned by one that was not */
+    unsigned attempts;  /* started so far */
+    const char *name;   /* "": none */
+    const char *ns;
+    double spawned; /* seconds since 1970 ... */
+    double started; /* ... of the newest attempt; 0: not yet ... */
+    double ended;   /* ... 0: not yet, or nobody saw it */
+    int code;       /* the others as in zp_result, once it has ended */
+    int status;
+    int signal;
+    int core;
+    const char *error;
+    const char *origin;
+    const char *backtrace; /* of a crash; "": none */
+    int has_result;        /* 1: zp_process_get() can read it */
+} zp_process;
+
+/* A return other than 0 ends zp_each_process(), which returns it. It may do
+ * anything: wait, spawn, write, free the context (-ECANCELED then, if it
+ * returns 0). */
+typedef int zp_process_fn(const zp_process *process, void *user);
+
+/* Call FN for each process that was spawned before this call, in the order of
+ * spawning, as it is when its turn comes. One of which nobody is left who could
+ * tell how it ended has ended; its `error` says so. Nothing is locked, and no
+ * read transaction is open, while FN runs. Callable from anywhere. */
+ZP_API int zp_each_process(zp_ctx *ctx, zp_process_fn *fn, void *user);
+
+/* Read the typed result of process ID, from any process of the state. Errors:
+ * ZP_ENOKEY (there has been no such process, or it left none), ZP_EGONE (it is
+ * no longer on record), -EBUSY (it has not ended), ZP_ETYPE, -ERANGE. */
+ZP_API int zp_process_get(zp_ctx *ctx, uint64_t id, const char *format, ...);
+ZP_API int zp_process_get_value(zp_ctx *ctx, uint64_t id, zp_value **ret_value);
+
 #ifdef __cplusplus
 }
 #endif

@@ -527,12 +527,38 @@ in_a_process(zp_ctx *ctx, int a, int b)
 }
 /* [/wait] */
 
+/* zp_each_process(3): what there is, and what there was. */
+/* [each] */
+static int
+show(const zp_process *process, void *user)
+{
+    zp_ctx *ctx = user;
+    double quotient;
+
+    if (process->state != ZP_PROC_ENDED)
+        printf("process %d is at work\n", process->pid);
+    else if (process->code < 0)
+        printf("failed at attempt %u: %s\n", process->attempts, process->error);
+    else if (zp_process_get(ctx, process->id, "f", &quotient) >= 0)
+        printf("left %g\n", quotient);
+    return 0; /* go on */
+}
+
+static int
+show_all(zp_ctx *ctx)
+{
+    return zp_each_process(ctx, show, ctx);
+}
+/* [/each] */
+
 static int
 children(zp_ctx *ctx)
 {
     int rc = in_a_process(ctx, 7, 2);
 
-    return rc < 0 ? rc : in_a_process(ctx, 7, 0);
+    if (rc >= 0)
+        rc = in_a_process(ctx, 7, 0);
+    return rc < 0 ? rc : show_all(ctx);
 }
 
 /* zp_ctx(3): a state with limits of its own, and a second context on it. */

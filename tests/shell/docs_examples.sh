@@ -106,6 +106,8 @@ job 3
 zp_spawn
 7 / 2 = 3.5
 7 / 0: 7 divided by nothing
+left 3.5
+failed at attempt 1: 7 divided by nothing
 zp_ping
 zp_ctx
 21
