@@ -1,6 +1,18 @@
 /*
- * process.h - children: what the parent's side (process.c, process_end.c,
- * process_wait.c) and the child's (child.c) share.
+ * process.h - children: what the files of the parent's side and child.c share.
+ *
+ *     process.c          spawning: options, argument, all of a process's life
+ *     process_options.c  what is asked for, checked and copied
+ *     process_start.c    one attempt: fork, record, go
+ *     process_streams.c  standard input, output, error
+ *     process_end.c      an attempt has ended: reaped, judged; another one?
+ *     process_wait.c     waiting for ends and for readiness
+ *     process_stop.c     ending: one, all, those that are left
+ *     process_result.c   what it left
+ *     process_report.c   the same for a human
+ *     process_record.c   its record in the state
+ *     retry.c            whether and when to start again
+ *     child.c            all that happens in the child; crash.c if it crashes
  */
 #ifndef ZP_CORE_PROCESS_H
 #define ZP_CORE_PROCESS_H
@@ -8,7 +20,9 @@
 #include <stdatomic.h>
 
 #include "core/context.h"
+#include "core/crash.h"
 #include "core/record.h"
+#include "core/retry.h"
 
 #define ZP__PROC_LOOK 0.01  /* how often we look, without pidfds */
 #define ZP__EXIT_TROUBLE 70 /* exit status: see the page's `trouble` */
@@ -25,76 +39,120 @@ enum zp__stage {
 typedef struct zp__page {
     _Atomic uint32_t go;    /* zp__go: a futex that the child waits for */
     _Atomic uint32_t stage; /* zp__stage */
-    uint64_t record;        /* id; set before `go` */
-    int32_t code;           /* what the function returned */
-    int32_t trouble;        /* why the context could not be made, or the record
-                               not be written; 0: it was */
-    uint32_t has_result;    /* the record holds an image */
+    _Atomic uint32_t ready;
+    uint32_t retried;    /* set before `go`: a failure may not be the end */
+    uint64_t record;     /* id; likewise */
+    int32_t code;        /* what the function returned */
+    int32_t trouble;     /* why the context could not be made, the program not
+                            be run, the record not be written; 0: it was */
+    int32_t status;      /* the exit status that it is about to have */
+    uint32_t has_result; /* the record holds an image */
+    uint32_t recorded;   /* the record tells of the end: nothing is left for
+                            the parent to write */
     char error[ZP__RECORD_TEXT + 1];
     char origin[ZP__RECORD_ORIGIN + 1];
+    zp__crash crash;
 } zp__page;
 
 /* In a child, behind ctx->child: what zp_return() and zp_fail() keep. */
 struct zp__child {
     zp__page *page;
     zp_value *result;
-    unsigned depth; /* 1: its parent is the owner or attached */
-    bool failed;    /* zp_fail() was called */
+    int ready_fd;    /* tells the parent; -1: it has been told */
+    bool says_ready; /* only zp_ready() counts */
+    unsigned depth;  /* 1: its parent is the owner or attached */
+    bool failed;     /* zp_fail() was called */
     char error[ZP__RECORD_TEXT + 1];
     char origin[ZP__RECORD_ORIGIN + 1];
 };
 
-/* What a child is born with: on its parent's stack. */
+/* What is to run, kept for all attempts. */
+typedef struct zp__job {
+    zp_proc_fn *fn; /* or ... */
+    char **argv;    /* ... a program, */
+    char **env;     /* all of its environment */
+    void *arg;      /* as it was given, or the copy */
+    void *arg_copy; /* from malloc(), or NULL */
+    void *again;    /* from the second attempt on, if ... */
+    void *again_copy;
+    bool has_again;
+    bool says_ready;
+    int nice;
+    char *dir;
+    zp_stream streams[3]; /* the paths are copies */
+    char ns[ZP__NS_MAX + 1];
+} zp__job;
+
+/* An attempt's child is born with this: on its parent's stack. */
 typedef struct zp__birth {
     zp_ctx *parent; /* only plain fields of it are read */
-    const char *ns;
+    const zp__job *job;
     zp__page *page;
-    zp_proc_fn *fn;
     void *arg;
     int parent_pid;
+    int ready_fd;     /* the parent's: not to be used under this number */
+    int dir_fd;       /* -1: none */
+    int stream_fd[3]; /* to become 0, 1, 2; -1: inherited */
     bool main_thread; /* does the parent's main thread fork? */
 } zp__birth;
+
+enum zp__proc_stage {
+    ZP__PROC_DEFERRED = 0, /* not started */
+    ZP__PROC_RUNNING,      /* an attempt runs */
+    ZP__PROC_WAITING,      /* it failed, the next one is due later */
+    ZP__PROC_ENDED         /* for good: `ended` */
+};
 
 struct zp_proc {
     zp_ctx *ctx;
     zp_proc *next;
+    int stage; /* zp__proc_stage */
+    zp__job job;
+    zp__retry *retry; /* NULL: one attempt */
+    double grace;
+
+    /* the attempt that runs, or ran last */
     zp__pid id;
     int fd; /* pidfd; -1 once it is reaped, or where there are none */
     zp__owned *fd_owned;
     zp__handle *watch; /* of fd, or a timer */
     zp__page *page;    /* NULL once it is reaped */
     zp__owned *page_owned;
+    unsigned attempts;
+    int64_t spawned_ns, started_ns, ended_ns; /* wall clock */
+    double started;                           /* zp__now() */
+
+    zp__handle *timer; /* of the next attempt; of a record to be written */
+    int pipes[3];      /* our ends; -1: none, or taken */
+    int pipe_ends[3];  /* the child's, kept for further attempts */
+    zp__owned *pipes_owned[3], *pipe_ends_owned[3];
+
     uint64_t record; /* 0: none */
-    bool ended;      /* reaped, and the fields below are written */
+    bool owes;       /* its record does not tell yet how it ended */
+    bool ready;      /* or ended */
+    bool ended;      /* for good, and the fields below are written */
+    bool stopping;   /* no more attempts */
     bool unasked;    /* nobody has a pointer to this */
+    unsigned pins;   /* who looks at it, though it be unasked */
     bool has_result;
     zp_value *result; /* once it was read */
+    zp_exit_fn *exit_fn;
+    void *exit_user;
+    zp__handle *exit_kick; /* while there is one to be called */
     int code, status, signal, core;
     char name[ZP__RECORD_NAME + 1];
-    char error[ZP__RECORD_TEXT + 64];
+    char error[ZP__RECORD_TEXT + 128];
     char origin[ZP__RECORD_ORIGIN + 1];
+    char *backtrace; /* from malloc(), or NULL */
 };
 
-/* Has PROC's process ended? Then it is reaped, and how it ended kept. Never
- * waits. As the loop's callback (pidfd readable, or time to look): one that
- * nobody asked for is freed then. */
-bool zp__proc_look(zp_proc *proc);
-void zp__proc_on_end(void *proc);
+/* Every entry on a process: CHECK is zp__ctx_enter() or zp__ctx_check(); and
+ * what it ends with. */
+int zp__proc_enter(const zp_proc *proc, int (*check)(const zp_ctx *ctx));
+int zp__proc_done(const zp_proc *proc, int rc);
 
-/* The same for all that nobody asked for: of a context that spawns again and
- * again and never runs its loop they would pile up. */
-void zp__procs_sweep(zp_ctx *ctx);
-
-/* Delete its record; free what there is of it in this process. */
-int zp__proc_forget(const zp_proc *proc);
-void zp__proc_free(zp_proc *proc);
-
-/* Everything that happens in the child, from the fork to its _exit(). */
-_Noreturn void zp__child_main(const zp__birth *birth);
-
-/* Wait until the children of CTX have ended, with callbacks (as long as
- * nothing breaks it); end them: TERM, grace, KILL, and free them all. */
-void zp__procs_wait(zp_ctx *ctx);
-void zp__procs_end(zp_ctx *ctx);
+/* "process 123 (name)", into BUFFER. */
+#define ZP__PROC_WHO (ZP__RECORD_NAME + 32)
+const char *zp__proc_who(const zp_proc *proc, char *buffer);
 
 #endif

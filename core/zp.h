@@ -41,6 +41,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -69,6 +70,7 @@ typedef struct zp_history zp_history;
 typedef struct zp_watch zp_watch;
 typedef struct zp_event zp_event;
 typedef struct zp_proc zp_proc;
+typedef struct zp_spawn_options zp_spawn_options;
 
 /* ------------------------------------------------------------ errors -- */
 
@@ -86,7 +88,8 @@ typedef struct zp_proc zp_proc;
     X(ZP_EVERSION, -20010, "the state was made by another version")            \
     X(ZP_ECORRUPT, -20011, "the state is damaged")                             \
     X(ZP_EFAILED, -20012, "the process failed")                                \
-    X(ZP_EBREAK, -20013, "the wait was ended by zp_break")
+    X(ZP_EBREAK, -20013, "the wait was ended by zp_break")                     \
+    X(ZP_ECRASHLOOP, -20014, "the process failed again and again")
 
 #define ZP_ERROR_ENUM(name, code, text) name = (code),
 enum zp_error { ZP_ERRORS(ZP_ERROR_ENUM) ZP_EFIRST = -20001 };
@@ -142,6 +145,7 @@ typedef struct zp_ctx_options {
     uint64_t max_value;     /* of one value's image; 0: 1 MiB, at most 64 MiB */
     struct ev_loop *loop;   /* kept: the application's own loop; NULL: one of
                                the context's */
+    const zp_spawn_options *spawn; /* defaults for what it spawns: copied */
 } zp_ctx_options;
 
 /* Start a new state and its server, and connect to it. Returns when the
@@ -156,8 +160,9 @@ ZP_API int zp_ctx_new(zp_ctx **ret_ctx, const zp_ctx_options *options);
 
 /* Connect to a running state: ADDRESS is its name, or the path that
  * zp_ctx_address() told or that a durable state lives at (anything with a
- * '/'), or NULL for $ZP_ADDRESS. Of the options only flags, ns, lock_timeout,
- * start_timeout, grace and loop are used. Errors: ZP_ENOSTATE (nobody there;
+ * '/'), or NULL for $ZP_ADDRESS (then without `ns` the namespace is
+ * $ZP_NAMESPACE). Of the options only flags, ns, lock_timeout, start_timeout,
+ * grace, loop and spawn are used. Errors: ZP_ENOSTATE (nobody there;
  * at once, no waiting), ZP_EVERSION, -EACCES. */
 ZP_API int zp_ctx_attach(zp_ctx **ret_ctx, const char *address,
                          const zp_ctx_options *options);
@@ -843,55 +848,245 @@ ZP_API int zp_go_live(zp_watch *watch);
 
 /* --------------------------------------------------------- processes -- */
 
+/*
+ * A process of zproc is a function that runs in a child, or a program; it may
+ * be started again when it fails, and stays one process, with one zp_proc and
+ * one record (zp_each_process()), however many *attempts* it takes. It ends
+ * with its parent: when the parent returns, frees its context or dies, in
+ * whatever way, its children end, and theirs.
+ *
+ * What is told of how it ended (of the last attempt, where there were many):
+ *
+ *                          code           status  signal  error
+ *     function returned    its value      0       0       ""
+ *       0 or more
+ *     function returned    its value      1       0       zp_fail()'s, or that
+ *       less                                              of the call that gave
+ *                                                         this value, or its
+ *                                                         zp_strerror()
+ *     zp_exit(0), exit(0), 0              0       0       ""
+ *       program ended so
+ *     zp_exit(n), exit(n)  ZP_EFAILED     n       0       zp_fail()'s, or
+ *                                                         "exited with ..."
+ *     killed by a signal   ZP_EFAILED     -1      n       "killed by signal..."
+ *     no context, no       the error of   70      0       its text
+ *       program            that
+ *     crash loop           ZP_ECRASHLOOP  as the last     how many failures in
+ *                                         one             what time
+ *     exit status taken    ZP_EFAILED,    -1      0       that it was taken, or
+ *       by the application or code                        as told by zp_fail()
+ *
+ * The parent's loop is what notices ends and starts attempts: this happens in
+ * zp_run(), in whatever waits, in zp_ctx_dispatch().
+ */
+
 /* The function of a child: CTX is a context of its own on the same state and
  * namespace, freed when FN returns. 0 or more is success; a negative value is
  * a failure with that code. */
 typedef int zp_proc_fn(zp_ctx *ctx, void *arg);
 
-typedef struct zp_spawn_options {
+typedef struct zp_result {
+    size_t size;           /* in: sizeof(zp_result) */
+    int code;              /* what its function returned */
+    int status;            /* exit status, or -1 when a signal ended it */
+    int signal;            /* that signal, else 0 */
+    int core;              /* 1 if it dumped core */
+    const char *error;     /* what went wrong, "" on success. This and the texts
+                              below: borrowed from the zp_proc */
+    const char *origin;    /* "file:line" of zp_fail(), or "" */
+    const char *backtrace; /* of a function that crashed: a line per frame,
+                              innermost first; or "" */
+    unsigned attempts;     /* started so far */
+    int pid;               /* of the last attempt; 0: it was never started */
+    double started;        /* the last attempt: seconds since 1970 */
+    double ended;
+} zp_result;
+
+/* Called from the loop when a process has ended for good; a negative return
+ * ends zp_run(), which returns it. RESULT is borrowed until FN returns. */
+typedef int zp_exit_fn(zp_proc *proc, const zp_result *result, void *user);
+
+enum zp_retry_flag {
+    ZP_RETRY_CODES = 1 << 0,   /* of failures without a signal only those with
+                                  a code in `codes` */
+    ZP_RETRY_SIGNALS = 1 << 1, /* of signals only those in `signals` */
+    ZP_RETRY_ARG = 1 << 2      /* from the second attempt on: `arg` */
+};
+
+/* When a failed process is to be started again. Without flags: whatever made
+ * it fail, but zp_stop(). (With ZP_RETRY_CODES and n_codes 0: never after a
+ * failure without a signal; likewise for signals.) */
+typedef struct zp_retry {
     size_t size;
-    unsigned flags;   /* none yet: 0 */
-    const char *name; /* 1-64 bytes, for messages; NULL: none */
+    unsigned flags;       /* zp_retry_flag */
+    int retries;          /* attempts = retries + 1; negative: for ever */
+    double delay;         /* seconds before the first retry; 0: 5; negative:
+                             none */
+    double backoff;       /* each delay is the one before times this; 0: 1 */
+    double max_delay;     /* and no longer than this; 0: 60 */
+    double jitter;        /* 0 - 1: each delay is taken at random from (1 -
+                             jitter) to (1 + jitter) times its length */
+    double stable;        /* an attempt that ran so many seconds makes the
+                             count of retries and the delay begin anew; 0:
+                             never */
+    unsigned crash_count; /* so many failures within ... */
+    double crash_time;    /* ... so many seconds end it as ZP_ECRASHLOOP,
+                             whatever `retries` says; 0: not looked at */
+    const int *codes;     /* codes as in zp_result */
+    size_t n_codes;
+    const int *signals;
+    size_t n_signals;
+    void *arg; /* as the ARG of zp_spawn() */
+    size_t arg_size;
+} zp_retry;
+
+enum zp_stream_kind {
+    ZP_STREAM_INHERIT = 0, /* the parent's */
+    ZP_STREAM_NULL,        /* /dev/null */
+    ZP_STREAM_FILE,        /* `path`: read, or made anew and written */
+    ZP_STREAM_APPEND,      /* `path`: written at its end, made if absent */
+    ZP_STREAM_FD,          /* the descriptor `fd` */
+    ZP_STREAM_PIPE,        /* the other end: zp_proc_stream() */
+    ZP_STREAM_STDOUT       /* of `err`: wherever `out` goes */
+};
+
+typedef struct zp_stream {
+    int kind; /* zp_stream_kind */
+    int fd;
+    const char *path; /* as the parent sees it when it spawns */
+} zp_stream;
+
+enum zp_spawn_flag {
+    ZP_DEFERRED = 1 << 0,  /* zp_start() starts it */
+    ZP_SAYS_READY = 1 << 1 /* ready is only who calls zp_ready() */
+};
+
+/* What is zero or NULL is taken from the context's defaults
+ * (zp_ctx_options.spawn), flags are added to theirs. All is borrowed for the
+ * call. */
+struct zp_spawn_options {
+    size_t size;
+    unsigned flags;   /* zp_spawn_flag */
+    const char *name; /* 1-64 bytes, for messages and records; NULL: none */
     const char *ns;   /* the child's namespace; NULL: the context's */
-} zp_spawn_options;
+    size_t arg_size;  /* ARG points to so many bytes, at most 64 MiB, which
+                         are copied; 0: ARG is passed as it is */
+    const char *dir;  /* working directory; NULL: the parent's */
+    int nice;         /* added to the parent's nice value */
+    zp_stream in;     /* standard input, output, error */
+    zp_stream out;
+    zp_stream err;
+    double grace; /* between TERM and KILL; 0: the context's; negative: no
+                     KILL */
+    const zp_retry *retry; /* NULL: one attempt */
+    zp_exit_fn *exit_fn;   /* as by zp_call_when_exit() */
+    void *exit_user;       /* kept */
+};
 
 /* Fork a child that runs FN(its context, ARG). The child has ARG as it was at
- * the fork; it ends with its parent, and by zp_ctx_free() of CTX. RET_PROC
- * (may be NULL) is borrowed from CTX: good until CTX is freed. Standard output
- * is flushed before the fork. Errors: -EAGAIN, -EDEADLK inside an atomic
- * operation, as writing. */
+ * the fork, or a copy of the arg_size bytes as they were at this call, aligned
+ * as by malloc(). RET_PROC (may be NULL) is borrowed from CTX: good until
+ * CTX is freed. Standard output is flushed before the fork. Errors: -EAGAIN
+ * (too many processes), -EMFILE, the file system's for streams and dir,
+ * -EDEADLK inside an atomic operation, as writing. */
 ZP_API int zp_spawn(zp_ctx *ctx, zp_proc **ret_proc,
                     const zp_spawn_options *options, zp_proc_fn *fn, void *arg);
 
-typedef struct zp_result {
-    size_t size;        /* in: sizeof(zp_result) */
-    int code;           /* what its function returned */
-    int status;         /* exit status, or -1 when a signal ended it */
-    int signal;         /* that signal, else 0 */
-    int core;           /* 1 if it dumped core */
-    const char *error;  /* zp_fail()'s text, or one that says how it ended; ""
-                           on success. Borrowed from the zp_proc */
-    const char *origin; /* "file:line" of zp_fail(), or "" */
-} zp_result;
+/* Spawn all N_FNS functions in their order, COUNT times over: a, b, a, b. All
+ * have OPTIONS and ARG. RET_PROCS (may be NULL) has room for N_FNS * COUNT.
+ * Errors: as zp_spawn(); then those that were started are ended again, and
+ * none is left. */
+ZP_API int zp_spawn_many(zp_ctx *ctx, zp_proc **ret_procs,
+                         const zp_spawn_options *options,
+                         zp_proc_fn *const *fns, size_t n_fns, size_t count,
+                         void *arg);
 
-/* Wait until PROC has ended, running callbacks meanwhile, and tell how
- * (RET_RESULT may be NULL). 0 if it succeeded, ZP_EFAILED if not (RET_RESULT
- * is written then, too). Can be called again. Errors: -ETIMEDOUT, ZP_EBREAK,
- * -EDEADLK inside an atomic operation. */
+/* Run a program: ARGV (ends with NULL) is searched for as by execvp(); ENV
+ * (ends with NULL; NULL: the caller's environment) gets ZP_ADDRESS and
+ * ZP_NAMESPACE added, which are what zp_ctx_attach(&ctx, NULL, NULL) takes: so
+ * it finds the state. Descriptors without close-on-exec are inherited. It is
+ * ready as soon as it runs. Errors: as zp_spawn(), and those of execve()
+ * (-ENOENT, -EACCES, ...); -EINVAL (arg_size or retry.arg_size is set). */
+ZP_API int zp_spawn_exec(zp_ctx *ctx, zp_proc **ret_proc,
+                         const zp_spawn_options *options,
+                         const char *const *argv, const char *const *env);
+
+/* Start a deferred process; all of CTX's that are deferred, in the order of
+ * their spawning. Errors: as zp_spawn(); -EALREADY (it was started). */
+ZP_API int zp_start(zp_proc *proc);
+ZP_API int zp_ctx_start(zp_ctx *ctx);
+
+/* In a child: say that it is ready. Without it, it is when its function first
+ * waits (zp_run() and its kin), or when the server has confirmed its first
+ * watches, whichever comes first. Saying it again is fine. */
+ZP_API int zp_ready(zp_ctx *ctx);
+
+/* Wait until PROC is ready, running callbacks meanwhile. 0 also when it has
+ * ended successfully; ZP_EFAILED: it failed for good before. Errors: as
+ * zp_wait(). */
+ZP_API int zp_wait_ready(zp_proc *proc, double timeout);
+
+/* Wait until PROC has ended for good, running callbacks meanwhile, and tell
+ * how (RET_RESULT may be NULL). 0 if it succeeded, ZP_EFAILED if not
+ * (RET_RESULT is written then, too). Can be called again. Errors: -ETIMEDOUT,
+ * ZP_EBREAK, ZP_ECLOSED, a callback's negative value, -EINVAL (it was not
+ * started), -EDEADLK inside an atomic operation. */
 ZP_API int zp_wait(zp_proc *proc, zp_result *ret_result, double timeout);
 
-/* Its pid; 1 while it runs, else 0. */
+enum zp_wait_flag {
+    ZP_SAFE = 1 << 0 /* go on past failures */
+};
+
+/* Wait until all of CTX's processes that were started before this call have
+ * ended, TIMEOUT being for all together. RET_RESULTS (may be NULL) has room
+ * for N results, `size` of each set, of the first N processes in the order of
+ * their spawning (of those with a zp_proc that somebody has asked for). 0 when
+ * all succeeded; the first failure, in order, is ZP_EFAILED at once. With
+ * ZP_SAFE: how many failed. Of a process that has not ended yet when this
+ * returns early, pid and attempts are told and code is -EBUSY. Errors: as
+ * zp_wait(). */
+ZP_API int zp_ctx_wait(zp_ctx *ctx, zp_result *ret_results, size_t n,
+                       unsigned flags, double timeout);
+
+/* TERM (and CONT, so that a stopped one hears it), the grace period, KILL;
+ * waits until it has ended; callbacks run meanwhile. There are no more
+ * attempts. A process that had ended already is fine, and so is one that was
+ * never started, which cannot be any more (code -ECANCELED). Errors and
+ * RET_RESULT as zp_wait(). */
+ZP_API int zp_stop(zp_proc *proc, zp_result *ret_result);
+
+/* The same for all of CTX's processes together. 0 when all of them have ended,
+ * however: RET_RESULTS and N as for zp_ctx_wait(). */
+ZP_API int zp_ctx_stop(zp_ctx *ctx, zp_result *ret_results, size_t n);
+
+/* Call FN once, from the loop, when PROC has ended for good (soon, if it has);
+ * zp_run() goes on until then. It replaces the one before; FN NULL: none. Of a
+ * process that is ended by zp_ctx_free() nothing is called. */
+ZP_API int zp_call_when_exit(zp_proc *proc, zp_exit_fn *fn, void *user);
+
+/* The pid of its present or last attempt (0: not started, or a retry is due);
+ * 1 until it has ended for good (0: not started, too); its name, borrowed, ""
+ * if it has none; the id of its record, which no other process of the state
+ * ever has. */
 ZP_API int zp_proc_pid(const zp_proc *proc);
 ZP_API int zp_proc_alive(zp_proc *proc);
+ZP_API const char *zp_proc_name(const zp_proc *proc);
+ZP_API uint64_t zp_proc_id(const zp_proc *proc);
+
+/* The parent's end of the pipe to its standard input (WHICH 0), output (1),
+ * error (2): the caller's from now on, to be closed by it; close-on-exec,
+ * blocking. One pipe serves all attempts. What is not taken is closed when
+ * the context is freed. Errors: -EBADF (no pipe, or taken already). */
+ZP_API int zp_proc_stream(zp_proc *proc, int which);
 
 /* Read the typed result that it left with zp_return(); after zp_wait().
  * Errors: ZP_ENOKEY (it left none), ZP_ETYPE, -ERANGE, -EBUSY (running). */
 ZP_API int zp_proc_get(zp_proc *proc, const char *format, ...);
 ZP_API int zp_proc_get_value(zp_proc *proc, zp_value **ret_value);
 
-/* TERM, the grace period, KILL; waits; callbacks run meanwhile. Errors and
- * RET_RESULT as zp_wait(); a process that had ended already is fine. */
-ZP_API int zp_stop(zp_proc *proc, zp_result *ret_result);
+/* Write to FILE, in lines for a human, less than a screen of them: who PROC is,
+ * how it ended, why, where, and after how many attempts. */
+ZP_API int zp_proc_report(zp_proc *proc, FILE *file);
 
 /* In a child: leave a typed result for whoever waits (the last one counts). */
 ZP_API int zp_return(zp_ctx *ctx, const char *format, ...);
@@ -903,6 +1098,13 @@ ZP_API int zp_return_value(zp_ctx *ctx, const zp_value *value);
     zp_fail_at(ctx, __FILE__, __LINE__, code, __VA_ARGS__)
 ZP_API int zp_fail_at(zp_ctx *ctx, const char *file, int line, int code,
                       const char *format, ...) ZP_PRINTF(5, 6);
+
+/* In a child: end it here, from whatever depth, with exit status STATUS (0 -
+ * 255), as if its function had returned: its children are ended, what
+ * zp_return() and zp_fail() have left counts, output is flushed. Returns only
+ * on error: -EINVAL (not a child of zp_spawn(), or STATUS), -EDEADLK inside an
+ * atomic operation. */
+ZP_API int zp_exit(zp_ctx *ctx, int status);
 
 /*
  * All processes of the state, whoever spawned them and in whatever namespace;
