@@ -1,9 +1,13 @@
 /*
  * child.c - what happens in a child of zp_spawn(), between fork and _exit().
  *
- *     close what was inherited -> default signals -> die with the parent
- *     -> own context -> wait until the parent has recorded us -> the function
- *     -> outcome to the page and the record -> end own children -> flush, exit
+ *     directory, streams, nice value -> close what was inherited -> default
+ *     signals, crash handlers -> die with the parent -> own context -> wait
+ *     until the parent has recorded us -> the function -> outcome to the page
+ *     and the record -> end own children -> flush, exit
+ *
+ * A program takes another way after the streams: wait for the parent, then
+ * execve(), which closes all that is the library's.
  *
  * The child never returns into its parent's code, and never runs the user's
  * function unrecorded: if the parent dies before it has written the record, the
@@ -16,14 +20,15 @@
  * told in the page, and by the exit status 70.
  *
  * Exit status: 0 when the function returned 0 or more, 1 when it failed, 70
- * when there was trouble around it. A function that calls exit() itself has
- * its own status, and leaves no result.
+ * when there was trouble around it, or that of zp_exit(). A function that calls
+ * exit() itself has its own status, and leaves no result.
  *
  * The parent's memory is dead weight here: its context, store and loop are
  * never touched again, only kept reachable for leak checkers. (But for LMDB's:
  * that is megabytes, and would add up over nested children.)
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <signal.h>
@@ -32,6 +37,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -132,6 +138,14 @@ tell_failure(const zp_ctx *ctx, const struct zp__child *child, int code)
     }
 }
 
+/* Is this end for good? If not, or if it cannot be told here, the parent has
+ * the last word. */
+static bool
+last(const zp__page *page)
+{
+    return page->code >= 0 || !page->retried;
+}
+
 /* The record as the parent wrote it, with how this process ended, encoded. */
 static int
 ended_record(zp_ctx *ctx, const struct zp__child *child, void **ret,
@@ -150,10 +164,10 @@ ended_record(zp_ctx *ctx, const struct zp__child *child, void **ret,
     if (rc == 0)
         rc = zp__record_decode(&record, data, size);
     if (rc == 0) {
-        record.state = ZP__RECORD_ENDED;
+        record.state = last(page) ? ZP__RECORD_ENDED : ZP__RECORD_WAITING;
         record.ended_ns = wall_ns();
         record.code = page->code;
-        record.status = page->code >= 0 ? 0 : 1;
+        record.status = page->status;
         record.error = page->error;
         record.origin = page->origin;
         if (child->result)
@@ -174,7 +188,7 @@ write_record(zp_ctx *ctx, const struct zp__child *child)
 
     if (rc < 0)
         return rc;
-    rc = zp__store_put_record(ctx->store, &id, data, size, true,
+    rc = zp__store_put_record(ctx->store, &id, data, size, last(child->page),
                               ctx->lock_timeout);
     free(data);
     return zp__fail_code(rc);
@@ -189,69 +203,168 @@ finish_stray(int code)
     _exit(code >= 0 ? 0 : 1);
 }
 
-/* The function has returned CODE: tell it, and end. */
+/* The function has returned CODE, or has asked for it with an exit status:
+ * tell it, and end. */
 _Noreturn static void
-finish(zp_ctx *ctx, struct zp__child *child, int code)
+finish(zp_ctx *ctx, struct zp__child *child, int code, int status)
 {
     zp__page *page = child->page;
     int rc;
 
-    if (zp__ctx_check(ctx) < 0)
-        finish_stray(code);
     page->code = code;
-    if (code < 0)
-        tell_failure(ctx, child, code);
+    page->status = status;
     rc = write_record(ctx, child);
     if (rc < 0) {
         page->trouble = rc;
+        page->status = ZP__EXIT_TROUBLE;
         snprintf(page->error, sizeof page->error,
                  "its outcome could not be recorded: %s", zp__fail_text());
     } else {
         page->has_result = child->result != NULL;
+        page->recorded = last(page);
     }
     atomic_store(&page->stage, ZP__STAGE_RETURNED);
+    status = page->status;
     ctx->child = NULL;
+    ctx->depth = 0; /* no callback on the stack is returned to */
     zp_value_free(child->result);
     zp_ctx_free(ctx);
     fflush(NULL);
-    _exit(rc < 0 ? ZP__EXIT_TROUBLE : code >= 0 ? 0 : 1);
+    _exit(status);
+}
+
+_Noreturn static void
+finish_function(zp_ctx *ctx, struct zp__child *child, int code)
+{
+    if (zp__ctx_check(ctx) < 0)
+        finish_stray(code);
+    if (code < 0)
+        tell_failure(ctx, child, code);
+    finish(ctx, child, code, code < 0);
 }
 
 _Noreturn static void
 refuse(zp__page *page, int rc)
 {
     page->code = page->trouble = rc;
+    page->status = ZP__EXIT_TROUBLE;
     snprintf(page->error, sizeof page->error, "could not start: %s",
              zp__fail_text());
     atomic_store(&page->stage, ZP__STAGE_RETURNED);
     _exit(ZP__EXIT_TROUBLE);
 }
 
+/* Directory, streams and nice value, while the descriptors that were inherited
+ * are what they were at the fork. */
+static int
+settle_in(const zp__birth *birth)
+{
+    int rc;
+
+    if (birth->dir_fd >= 0 && fchdir(birth->dir_fd) < 0)
+        return zp__fail_errno(errno, "working directory %s", birth->job->dir);
+    if (birth->dir_fd >= 0)
+        close(birth->dir_fd);
+    rc = zp__streams_apply(birth);
+    if (rc < 0)
+        return zp__fail_errno(-rc, "cannot put the streams in place");
+    errno = 0;
+    if (birth->job->nice && nice(birth->job->nice) == -1 && errno)
+        return zp__fail_errno(errno, "cannot change its nice value by %d",
+                              birth->job->nice);
+    return 0;
+}
+
+/* What execve() closes need not be closed here. */
+_Noreturn static void
+become_program(const zp__birth *birth)
+{
+    const zp__job *job = birth->job;
+    int rc;
+
+    reset_signals();
+    die_with_parent(birth);
+    rc = settle_in(birth);
+    if (rc < 0)
+        refuse(birth->page, rc);
+    wait_for_go(birth);
+    atomic_store(&birth->page->stage, ZP__STAGE_RUNNING);
+    execvpe(job->argv[0], job->argv, job->env);
+    rc = errno;
+    refuse(birth->page, zp__fail_errno(rc, "cannot run %s", job->argv[0]));
+}
+
+/* The context and all else of this process's own, or an error. */
+static int
+make_own(const zp__birth *birth, struct zp__child *child, zp_ctx **ret)
+{
+    const zp_ctx *parent = birth->parent;
+    int rc;
+
+    if (!zp__own_map(birth->page, sizeof *birth->page) ||
+        !(child->ready_owned = zp__own_fd(child->ready_fd)))
+        return zp__fail(-ENOMEM, "no memory");
+    rc = zp__ctx_child(ret, &parent->place, birth->job->ns, parent);
+    if (rc < 0)
+        return rc;
+    child->page = birth->page;
+    child->depth = parent->child ? parent->child->depth + 1 : 1;
+    child->says_ready = birth->job->says_ready;
+    (*ret)->child = child;
+    return 0;
+}
+
 void
 zp__child_main(const zp__birth *birth)
 {
-    const zp_ctx *parent = birth->parent;
     struct zp__child child;
     zp_ctx *ctx;
-    int rc;
+    int rc, ready_rc;
 
+    if (birth->job->argv)
+        become_program(birth);
     zp__store_abandon();
-    zp__fork_child(parent->place.run);
-    inherited = parent;
+    memset(&child, 0, sizeof child);
+    child.ready_fd = fcntl(birth->ready_fd, F_DUPFD_CLOEXEC, 3);
+    ready_rc = child.ready_fd < 0 ? -errno : 0;
+    rc = settle_in(birth);
+    zp__fork_child(birth->parent->place.run);
+    inherited = birth->parent;
     reset_signals();
     die_with_parent(birth);
-    if (!zp__own_map(birth->page, sizeof *birth->page))
-        refuse(birth->page, zp__fail(-ENOMEM, "no memory"));
-    rc = zp__ctx_child(&ctx, &parent->place, birth->ns, parent);
+    if (rc == 0 && ready_rc < 0)
+        rc = zp__fail_errno(-ready_rc, "no descriptor for readiness");
+    if (rc == 0)
+        rc = make_own(birth, &child, &ctx);
     if (rc < 0)
         refuse(birth->page, rc);
-    memset(&child, 0, sizeof child);
-    child.page = birth->page;
-    child.depth = parent->child ? parent->child->depth + 1 : 1;
-    ctx->child = &child;
+    zp__crash_install(&birth->page->crash);
     wait_for_go(birth);
     atomic_store(&birth->page->stage, ZP__STAGE_RUNNING);
-    finish(ctx, &child, birth->fn(ctx, birth->arg));
+    finish_function(ctx, &child, birth->job->fn(ctx, birth->arg));
+}
+
+/* ------------------------------------------------------------- readiness -- */
+
+static void
+say_ready(struct zp__child *child)
+{
+    static const uint64_t one = 1;
+
+    if (child->ready_fd < 0)
+        return;
+    atomic_store(&child->page->ready, 1);
+    (void)!write(child->ready_fd, &one, sizeof one);
+    zp__own_forget(child->ready_owned);
+    close(child->ready_fd);
+    child->ready_fd = -1;
+}
+
+void
+zp__child_waits(zp_ctx *ctx)
+{
+    if (!ctx->child->says_ready)
+        say_ready(ctx->child);
 }
 
 /* ------------------------------------------------------- what it leaves -- */
@@ -338,4 +451,35 @@ zp_fail_at(zp_ctx *ctx, const char *file, int line, int code,
     va_end(ap);
     snprintf(child->origin, sizeof child->origin, "%s:%d", file, line);
     return code < 0 ? code : ZP_EFAILED;
+}
+
+int
+zp_ready(zp_ctx *ctx)
+{
+    int rc = check_child(ctx, "zp_ready()");
+
+    if (rc == 0)
+        say_ready(ctx->child);
+    return zp__ctx_done(ctx, rc);
+}
+
+int
+zp_exit(zp_ctx *ctx, int status)
+{
+    struct zp__child *child;
+    int rc = check_child(ctx, "zp_exit()");
+
+    if (rc == 0 && (status < 0 || status > 255))
+        rc = zp__fail(-EINVAL, "an exit status is 0 - 255, not %d", status);
+    if (rc == 0)
+        rc = zp__ctx_may_wait("zp_exit()");
+    if (rc < 0)
+        return zp__ctx_done(ctx, rc);
+    child = ctx->child;
+    if (status && child->failed)
+        tell_failure(ctx, child, ZP_EFAILED);
+    else if (status)
+        snprintf(child->page->error, sizeof child->page->error,
+                 "exited with status %d", status);
+    finish(ctx, child, status ? ZP_EFAILED : 0, status);
 }

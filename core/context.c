@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/create.h"
 #include "core/process.h"
@@ -32,22 +33,35 @@
 
 /* --------------------------------------------------------------- birth -- */
 
-static zp_ctx *
-ctx_alloc(const zp_ctx_options *options)
+static int
+ctx_alloc(zp_ctx **ret, const zp_ctx_options *options)
 {
     zp_ctx *ctx = calloc(1, sizeof *ctx);
+    int rc;
 
-    if (!ctx) {
-        zp__fail(-ENOMEM, "no memory for a context");
-        return NULL;
+    if (!ctx)
+        return zp__fail(-ENOMEM, "no memory for a context");
+    rc = zp__spawn_defaults(&ctx->spawn, options->spawn);
+    if (rc < 0) {
+        free(ctx);
+        return rc;
     }
+    ctx->ready_fd = -1;
     ctx->token = zp__token();
     ctx->flags = options->flags;
     ctx->lock_timeout = options->lock_timeout;
     ctx->start_timeout = options->start_timeout;
     ctx->grace = options->grace;
     memcpy(ctx->ns, options->ns, strlen(options->ns) + 1); /* was checked */
-    return ctx;
+    *ret = ctx;
+    return 0;
+}
+
+static void
+ctx_free(zp_ctx *ctx)
+{
+    zp__spawn_defaults_free(ctx->spawn);
+    free(ctx);
 }
 
 /* Open CTX's place and make all that hangs on it. What was made before an
@@ -110,12 +124,12 @@ zp_ctx_new(zp_ctx **ret_ctx, const zp_ctx_options *options)
     if (rc < 0)
         return rc;
     zp__fork_settle();
-    ctx = ctx_alloc(&taken);
-    if (!ctx)
-        return -ENOMEM;
+    rc = ctx_alloc(&ctx, &taken);
+    if (rc < 0)
+        return rc;
     rc = zp__create(&ctx->place, &taken, NULL);
     if (rc < 0) {
-        free(ctx);
+        ctx_free(ctx);
         return rc;
     }
     ctx->owner = true;
@@ -166,10 +180,18 @@ attach(zp_ctx *ctx, const char *address, struct ev_loop *ev)
     return rc;
 }
 
+static bool
+given_ns(const zp_ctx_options *options)
+{
+    return options && options->size > offsetof(zp_ctx_options, ns) &&
+           options->ns;
+}
+
 int
 zp_ctx_attach(zp_ctx **ret_ctx, const char *address,
               const zp_ctx_options *options)
 {
+    bool by_env = !address;
     zp_ctx_options taken;
     zp_ctx *ctx;
     int rc;
@@ -184,12 +206,16 @@ zp_ctx_attach(zp_ctx **ret_ctx, const char *address,
     rc = zp__ctx_may_wait("zp_ctx_attach()");
     if (rc == 0)
         rc = zp__options_take(&taken, options);
+    if (rc == 0 && by_env && !given_ns(options) && getenv("ZP_NAMESPACE")) {
+        taken.ns = getenv("ZP_NAMESPACE");
+        rc = zp__ns_check(taken.ns);
+    }
     if (rc < 0)
         return rc;
     zp__fork_settle();
-    ctx = ctx_alloc(&taken);
-    if (!ctx)
-        return -ENOMEM;
+    rc = ctx_alloc(&ctx, &taken);
+    if (rc < 0)
+        return rc;
     rc = attach(ctx, address, taken.loop);
     if (rc < 0)
         return undo(ctx, rc);
@@ -208,11 +234,11 @@ zp__ctx_child(zp_ctx **ret, const zp__place *place, const char *ns,
         .start_timeout = parent->start_timeout,
         .grace = parent->grace,
     };
-    zp_ctx *ctx = ctx_alloc(&options);
-    int rc;
+    zp_ctx *ctx;
+    int rc = ctx_alloc(&ctx, &options);
 
-    if (!ctx)
-        return -ENOMEM;
+    if (rc < 0)
+        return rc;
     ctx->place = *place;
     rc = connect_to(ctx, NULL);
     if (rc < 0)
@@ -223,11 +249,21 @@ zp__ctx_child(zp_ctx **ret, const zp__place *place, const char *ns,
 
 /* ----------------------------------------------------------------- end -- */
 
+static void
+free_ready_fd(zp_ctx *ctx)
+{
+    zp__handle_free(ctx->ready_watch);
+    zp__own_forget(ctx->ready_owned);
+    if (ctx->ready_fd >= 0)
+        close(ctx->ready_fd);
+}
+
 /* Free what was made from CTX, then what it is made of. */
 static void
 free_parts(zp_ctx *ctx)
 {
     zp__procs_end(ctx);
+    free_ready_fd(ctx);
     zp__ctx_unguard_server(ctx);
     if (ctx->feed_free)
         ctx->feed_free(ctx);
@@ -255,7 +291,7 @@ zp__ctx_destroy(zp_ctx *ctx)
     ctx->dying = true;
     zp__ctx_waits_gone(ctx);
     free_parts(ctx);
-    free(ctx);
+    ctx_free(ctx);
 }
 
 zp_ctx *

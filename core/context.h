@@ -25,10 +25,15 @@ struct zp_ctx {
     zp__board *board; /* the store's */
     zp__view *view;   /* for plain reads: begun and ended within a call */
     zp__loop *loop;
-    zp__client *client;    /* of the state server; made on demand */
-    zp_state *state;       /* the default handle */
-    zp_state *states;      /* all handles, linked */
-    zp_proc *procs;        /* children, oldest first */
+    zp__client *client;      /* of the state server; made on demand */
+    zp_state *state;         /* the default handle */
+    zp_state *states;        /* all handles, linked */
+    zp_proc *procs;          /* children, oldest first */
+    zp_spawn_options *spawn; /* defaults for them; NULL: none */
+    struct zp__ends *ends;   /* who waits for several, innermost first */
+    int ready_fd;            /* an eventfd: a child has become ready; -1 */
+    zp__owned *ready_owned;
+    zp__handle *ready_watch;
     struct zp__feed *feed; /* of reactors; NULL until the first watch */
     void (*feed_free)(zp_ctx *ctx);
     void (*feed_state_gone)(zp_ctx *ctx, zp_state *state);
@@ -58,6 +63,8 @@ struct zp_ctx {
     char error[ZP__ERROR_MAX];
 };
 
+void zp__child_waits(zp_ctx *ctx); /* child.c: see below */
+
 /* Every public entry begins with this: 0, -EINVAL, ZP_EFORK, ZP_ECLOSED. */
 int zp__ctx_enter(const zp_ctx *ctx);
 
@@ -85,6 +92,17 @@ bool zp__ctx_leave(zp_ctx *ctx, double called, int rc);
  * is freed or the state closed meanwhile: then CTX must not be touched if
  * *RET_GONE. Likewise ZP_EFORK, in a child that a callback has forked. */
 int zp__ctx_wait(zp_ctx *ctx, const bool *done, double timeout, bool *ret_gone);
+
+/* In a child: it waits, or its watches are confirmed. Nothing elsewhere. */
+static inline void
+zp__ctx_waits(zp_ctx *ctx)
+{
+    if (ctx->child)
+        zp__child_waits(ctx);
+}
+
+/* The last wait that held callbacks back is over. */
+void zp__procs_unheld(zp_ctx *ctx);
 
 /* -EDEADLK with a text that names WHAT inside an atomic operation, else 0. */
 int zp__ctx_may_wait(const char *what);

@@ -1,194 +1,60 @@
 /*
- * process.c - children, spawned. (What happens inside of them is child.c, how
- * they end process_end.c, who waits for that process_wait.c.)
+ * process.c - spawning: from what is asked for to a process that runs.
  *
- *     parent                                child
- *     page (shared memory), flush
- *     fork --------------------------------> own context
- *     pidfd, identity                        waits for `go`
- *     record: running, pid, start time
- *     watch the pidfd in the loop
- *     go ----------------------------------> its function
- *     ...                                    outcome to page and record, exits
- *     pidfd readable: waitid(P_PIDFD) <-----
- *     outcome = exit status + page
- *
- * Nothing lives unrecorded: until `go` the child runs nobody's code, and
- * whatever fails before that ends it.
- *
- * Cost of a spawn: the fork, one page, one pidfd, one write transaction.
+ * Starting is in two steps, so that several are started as one: prepare (the
+ * child is there, recorded, and waits) and go. What fails before the first
+ * `go` leaves nothing behind, and has run nothing. (A program may still fail
+ * at its execve(), after `go`.)
  */
 #include <errno.h>
-#include <limits.h>
-#include <linux/futex.h>
-#include <signal.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "core/process.h"
 
-static zp__page *
-new_page(void)
-{
-    void *page = mmap(NULL, sizeof(zp__page), PROT_READ | PROT_WRITE,
-                      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-    return page == MAP_FAILED ? NULL : page;
-}
+/* ----------------------------------------------------------------- made -- */
 
 static int
-new_proc(zp_ctx *ctx, zp_proc **ret, const char *name)
+equip(zp_proc *proc, const zp_spawn_options *options, void *arg)
 {
-    zp_proc *proc = calloc(1, sizeof *proc);
+    int rc = zp__job_take(&proc->job, proc->ctx, options, arg);
 
-    if (proc)
-        proc->page = new_page();
-    if (!proc || !proc->page) {
-        free(proc);
-        return zp__fail(-ENOMEM, "no memory for a process");
-    }
-    proc->ctx = ctx;
-    proc->fd = -1;
-    if (name)
-        memcpy(proc->name, name, strlen(name) + 1); /* was checked */
-    *ret = proc;
-    return 0;
-}
-
-static int64_t
-wall_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-static int
-write_record(zp_proc *proc, const char *ns)
-{
-    zp_ctx *ctx = proc->ctx;
-    zp__record record;
-    void *data;
-    size_t size;
-    int rc;
-
-    memset(&record, 0, sizeof record);
-    record.state = ZP__RECORD_RUNNING;
-    record.depth = ctx->child ? ctx->child->depth + 1 : 1;
-    record.id = proc->id;
-    record.parent = zp__pid_self();
-    record.parent_record = ctx->child ? ctx->child->page->record : 0;
-    record.attempts = 1;
-    record.spawned_ns = record.started_ns = wall_ns();
-    record.name = proc->name;
-    record.ns = ns;
-    rc = zp__record_encode(&record, &data, &size);
-    if (rc < 0)
-        return rc;
-    rc = zp__store_put_record(ctx->store, &proc->record, data, size, false,
-                              ctx->lock_timeout);
-    free(data);
-    return zp__fail_code(rc);
-}
-
-/* Take hold of the child PID: descriptor, identity, record, watcher. */
-static int
-adopt(zp_proc *proc, pid_t pid, const char *ns)
-{
-    int rc;
-
-    proc->page_owned = zp__own_map(proc->page, sizeof *proc->page);
-    proc->fd = (int)syscall(SYS_pidfd_open, pid, 0);
-    if (proc->fd >= 0)
-        proc->fd_owned = zp__own_fd(proc->fd);
-    else if (errno != ENOSYS)
-        return zp__fail_errno(errno, "cannot watch process %d", (int)pid);
-    if (!proc->page_owned || (proc->fd >= 0 && !proc->fd_owned))
-        return zp__fail(-ENOMEM, "no memory for a process");
-    rc = zp__pid_of(pid, &proc->id);
-    if (rc < 0)
-        return zp__fail_errno(-rc, "process %d ended at once", (int)pid);
-    rc = write_record(proc, ns);
-    if (rc < 0)
-        return rc;
-    if (proc->fd >= 0)
-        return zp__loop_fd(proc->ctx->loop, &proc->watch, proc->fd,
-                           zp__proc_on_end, proc);
-    rc = zp__loop_timer(proc->ctx->loop, &proc->watch, zp__proc_on_end, proc);
+    if (rc == 0 && options->retry)
+        rc = zp__retry_new(&proc->retry, options->retry);
     if (rc == 0)
-        zp__timer_set(proc->watch, ZP__PROC_LOOK);
+        rc = zp__loop_timer(proc->ctx->loop, &proc->timer, zp__proc_on_timer,
+                            proc);
+    if (rc == 0 && options->exit_fn)
+        rc = zp_call_when_exit(proc, options->exit_fn, options->exit_user);
     return rc;
 }
 
-static void
-tell_go(zp_proc *proc, enum zp__go go)
-{
-    proc->page->record = proc->record;
-    atomic_store(&proc->page->go, go);
-    syscall(SYS_futex, &proc->page->go, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
-}
-
-/* Undo a fork: the child has run nothing yet, and ends by itself. */
-static void
-disown(zp_proc *proc, pid_t pid)
-{
-    siginfo_t info;
-
-    tell_go(proc, ZP__GO_NOT);
-    while (waitid(P_PID, (id_t)pid, &info, WEXITED) < 0 && errno == EINTR)
-        continue;
-}
-
-/* Fork with all signals blocked, so that no handler of the application's runs
- * in the child. Returns in the parent only. */
-static pid_t
-fork_child(const zp__birth *birth)
-{
-    sigset_t all, before;
-    pid_t pid;
-    int errnum;
-
-    fflush(NULL);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    zp__fork_prepare();
-    pid = fork();
-    if (pid == 0)
-        zp__child_main(birth);
-    errnum = errno;
-    zp__fork_parent();
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    errno = errnum;
-    return pid;
-}
-
+/* A process as OPTIONS (with the defaults in them) want it, not started, in
+ * no list. */
 static int
-take_options(zp_spawn_options *ret, const zp_spawn_options *given)
+new_proc(zp_ctx *ctx, zp_proc **ret, const zp_spawn_options *options, void *arg)
 {
-    const unsigned char *bytes = (const unsigned char *)given;
-    size_t i;
+    zp_proc *proc = calloc(1, sizeof *proc);
+    int i, rc;
 
-    memset(ret, 0, sizeof *ret);
-    if (!given)
-        return 0;
-    if (given->size < sizeof given->size || given->size > 4096)
-        return zp__fail(-EINVAL, "options.size is %zu", given->size);
-    for (i = sizeof *ret; i < given->size; i++)
-        if (bytes[i])
-            return zp__fail(-EINVAL, "an option of a later version is set");
-    memcpy(ret, given, given->size < sizeof *ret ? given->size : sizeof *ret);
-    if (ret->flags)
-        return zp__fail(-EINVAL, "unknown flags 0x%x", ret->flags);
-    if (ret->name && (!*ret->name || strlen(ret->name) > ZP__RECORD_NAME))
-        return zp__fail(-EINVAL, "a name has 1-%d bytes", ZP__RECORD_NAME);
-    return ret->ns ? zp__ns_check(ret->ns) : 0;
+    if (!proc)
+        return zp__fail(-ENOMEM, "no memory for a process");
+    proc->ctx = ctx;
+    proc->fd = proc->exec_fd = -1;
+    for (i = 0; i < 3; i++)
+        proc->pipes[i] = proc->pipe_ends[i] = -1;
+    proc->grace = fabs(options->grace) > 0 ? options->grace : ctx->grace;
+    if (options->name)
+        memcpy(proc->name, options->name, strlen(options->name) + 1);
+    rc = equip(proc, options, arg);
+    if (rc < 0) {
+        zp__proc_free(proc);
+        return rc;
+    }
+    *ret = proc;
+    return 0;
 }
 
 static void
@@ -201,48 +67,187 @@ append(zp_ctx *ctx, zp_proc *proc)
     *at = proc;
 }
 
-/* Fork PROC's process, record it and let it go. */
-static int
-start(zp_proc *proc, const zp__birth *birth)
-{
-    pid_t pid = fork_child(birth);
-    int rc;
+/* -------------------------------------------------------------- started -- */
 
-    if (pid < 0)
-        return zp__fail_errno(errno, "cannot fork");
-    rc = adopt(proc, pid, birth->ns);
-    if (rc < 0) {
-        disown(proc, pid);
-        return rc;
+/* Undo the preparation of PROCS: as if they had never been started. */
+static void
+undo(zp_proc **procs, size_t n)
+{
+    size_t i;
+
+    for (i = 0; i < n; i++) {
+        zp__proc_undo(procs[i]);
+        zp__proc_unrecord(procs[i]);
+        memset(&procs[i]->id, 0, sizeof procs[i]->id);
+        procs[i]->stage = ZP__PROC_DEFERRED;
+        procs[i]->attempts = 0;
     }
-    tell_go(proc, ZP__GO_RUN);
-    return 0;
 }
 
+/* Start all N or none. */
 static int
-spawn(zp_ctx *ctx, zp_proc **ret, const zp_spawn_options *options,
-      zp_proc_fn *fn, void *arg)
+start(zp_proc **procs, size_t n)
 {
-    zp__birth birth = {
-        .parent = ctx,
-        .ns = options->ns ? options->ns : ctx->ns,
-        .fn = fn,
-        .arg = arg,
-        .parent_pid = (int)getpid(),
-        .main_thread = syscall(SYS_gettid) == getpid(),
-    };
-    zp_proc *proc = NULL;
-    int rc = new_proc(ctx, &proc, options->name);
+    char text[ZP__ERROR_MAX];
+    size_t i, gone = 0;
+    int rc = 0;
 
-    if (rc < 0)
-        return rc;
-    birth.page = proc->page;
-    rc = start(proc, &birth);
+    for (i = 0; rc == 0 && i < n; i++)
+        rc = zp__proc_prepare(procs[i]);
+    for (; rc == 0 && gone < n; gone++)
+        rc = zp__proc_go(procs[gone]);
+    if (rc == 0)
+        return 0;
+    snprintf(text, sizeof text, "%s", zp__fail_text());
+    undo(procs, i);
+    return zp__fail(rc, "%s", text);
+}
+
+static void
+free_all(zp_proc **procs, size_t n)
+{
+    while (n)
+        zp__proc_free(procs[--n]);
+}
+
+/* Make N processes, started unless deferred, and hand them over. FNS: by turns
+ * (NULL: a program, ARGV and ENV). */
+static int
+spawn(zp_ctx *ctx, zp_proc **procs, size_t n, const zp_spawn_options *options,
+      zp_proc_fn *const *fns, size_t n_fns, void *arg)
+{
+    size_t i;
+    int rc = 0;
+
+    zp__procs_sweep(ctx);
+    for (i = 0; i < n; i++) {
+        rc = new_proc(ctx, &procs[i], options, arg);
+        if (rc < 0)
+            break;
+        procs[i]->job.fn = fns[i % n_fns];
+    }
+    if (rc == 0 && !(options->flags & ZP_DEFERRED))
+        rc = start(procs, n);
     if (rc < 0) {
         char text[ZP__ERROR_MAX];
 
         snprintf(text, sizeof text, "%s", zp__fail_text());
-        zp__proc_forget(proc);
+        free_all(procs, i);
+        return zp__fail(rc, "%s", text);
+    }
+    for (i = 0; i < n; i++)
+        append(ctx, procs[i]);
+    return 0;
+}
+
+/* --------------------------------------------------------------- public -- */
+
+static int
+enter(zp_ctx *ctx, zp_spawn_options *taken, const zp_spawn_options *options,
+      const char *what)
+{
+    int rc = zp__ctx_enter(ctx);
+
+    if (rc == 0)
+        rc = zp__ctx_may_wait(what);
+    if (rc == 0)
+        rc = zp__spawn_options(taken, ctx, options);
+    return rc;
+}
+
+/* Give PROC to who asked. */
+static void
+hand_out(zp_proc **ret, zp_proc *proc)
+{
+    if (ret)
+        *ret = proc;
+    else
+        proc->unasked = true;
+}
+
+int
+zp_spawn(zp_ctx *ctx, zp_proc **ret_proc, const zp_spawn_options *options,
+         zp_proc_fn *fn, void *arg)
+{
+    zp_spawn_options taken;
+    zp_proc *proc;
+    int rc = enter(ctx, &taken, options, "zp_spawn()");
+
+    if (rc == 0 && !fn)
+        rc = zp__fail(-EINVAL, "the function is NULL");
+    if (rc == 0)
+        rc = spawn(ctx, &proc, 1, &taken, &fn, 1, arg);
+    if (rc == 0)
+        hand_out(ret_proc, proc);
+    return zp__ctx_done(ctx, rc);
+}
+
+static int
+check_many(zp_proc_fn *const *fns, size_t n_fns, size_t count)
+{
+    size_t i;
+
+    if (!fns || !n_fns || !count)
+        return zp__fail(-EINVAL, "no function to spawn");
+    for (i = 0; i < n_fns; i++)
+        if (!fns[i])
+            return zp__fail(-EINVAL, "function %zu is NULL", i);
+    if (count > SIZE_MAX / sizeof(zp_proc *) / n_fns)
+        return zp__fail(-EINVAL, "%zu times %zu processes", count, n_fns);
+    return 0;
+}
+
+int
+zp_spawn_many(zp_ctx *ctx, zp_proc **ret_procs, const zp_spawn_options *options,
+              zp_proc_fn *const *fns, size_t n_fns, size_t count, void *arg)
+{
+    zp_spawn_options taken;
+    zp_proc **procs = NULL;
+    size_t i, n = n_fns * count;
+    int rc = enter(ctx, &taken, options, "zp_spawn_many()");
+
+    if (rc == 0)
+        rc = check_many(fns, n_fns, count);
+    if (rc == 0 && !(procs = calloc(n, sizeof *procs)))
+        rc = zp__fail(-ENOMEM, "no memory for %zu processes", n);
+    if (rc == 0)
+        rc = spawn(ctx, procs, n, &taken, fns, n_fns, arg);
+    for (i = 0; rc == 0 && i < n; i++)
+        hand_out(ret_procs ? &ret_procs[i] : NULL, procs[i]);
+    free(procs);
+    return zp__ctx_done(ctx, rc);
+}
+
+/* A program that was given no name has its own. */
+static void
+name_program(zp_proc *proc, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    if (!proc->name[0])
+        snprintf(proc->name, sizeof proc->name, "%.*s", ZP__RECORD_NAME,
+                 slash ? slash + 1 : path);
+}
+
+static int
+spawn_exec(zp_ctx *ctx, zp_proc **ret, const zp_spawn_options *options,
+           const char *const *argv, const char *const *env)
+{
+    zp_proc *proc;
+    int rc;
+
+    zp__procs_sweep(ctx);
+    rc = new_proc(ctx, &proc, options, NULL);
+    if (rc < 0)
+        return rc;
+    name_program(proc, argv[0]);
+    rc = zp__job_exec(&proc->job, ctx, argv, env);
+    if (rc == 0 && !(options->flags & ZP_DEFERRED))
+        rc = start(&proc, 1);
+    if (rc < 0) {
+        char text[ZP__ERROR_MAX];
+
+        snprintf(text, sizeof text, "%s", zp__fail_text());
         zp__proc_free(proc);
         return zp__fail(rc, "%s", text);
     }
@@ -252,30 +257,62 @@ spawn(zp_ctx *ctx, zp_proc **ret, const zp_spawn_options *options,
 }
 
 int
-zp_spawn(zp_ctx *ctx, zp_proc **ret_proc, const zp_spawn_options *options,
-         zp_proc_fn *fn, void *arg)
+zp_spawn_exec(zp_ctx *ctx, zp_proc **ret_proc, const zp_spawn_options *options,
+              const char *const *argv, const char *const *env)
 {
     zp_spawn_options taken;
     zp_proc *proc;
+    int rc = enter(ctx, &taken, options, "zp_spawn_exec()");
+
+    if (rc == 0 && (!argv || !argv[0] || !*argv[0]))
+        rc = zp__fail(-EINVAL, "no program to run");
+    if (rc == 0 && taken.arg_size)
+        rc = zp__fail(-EINVAL, "options.arg_size: a program has its argv");
+    if (rc == 0)
+        rc = spawn_exec(ctx, &proc, &taken, argv, env);
+    if (rc == 0)
+        hand_out(ret_proc, proc);
+    return zp__ctx_done(ctx, rc);
+}
+
+int
+zp_start(zp_proc *proc)
+{
+    char who[ZP__PROC_WHO];
+    int rc = zp__proc_enter(proc, zp__ctx_enter);
+
+    if (rc == 0)
+        rc = zp__ctx_may_wait("zp_start()");
+    if (rc == 0 && proc->stage != ZP__PROC_DEFERRED)
+        rc = zp__fail(-EALREADY, "%s was %s before", zp__proc_who(proc, who),
+                      proc->attempts ? "started" : "stopped");
+    if (rc == 0)
+        rc = start(&proc, 1);
+    return zp__proc_done(proc, rc);
+}
+
+int
+zp_ctx_start(zp_ctx *ctx)
+{
+    zp_proc *proc, **procs;
+    size_t n = 0;
     int rc = zp__ctx_enter(ctx);
 
-    if (rc < 0)
-        return zp__ctx_done(ctx, rc);
-    if (!fn)
-        rc = zp__fail(-EINVAL, "the function is NULL");
-    else
-        rc = zp__ctx_may_wait("zp_spawn()");
     if (rc == 0)
-        rc = take_options(&taken, options);
-    if (rc == 0) {
-        zp__procs_sweep(ctx);
-        rc = spawn(ctx, &proc, &taken, fn, arg);
-    }
+        rc = zp__ctx_may_wait("zp_ctx_start()");
     if (rc < 0)
         return zp__ctx_done(ctx, rc);
-    if (ret_proc)
-        *ret_proc = proc;
-    else
-        proc->unasked = true;
-    return 0;
+    for (proc = ctx->procs; proc; proc = proc->next)
+        n += proc->stage == ZP__PROC_DEFERRED;
+    procs = malloc((n ? n : 1) * sizeof *procs);
+    if (!procs)
+        return zp__ctx_done(
+            ctx, zp__fail(-ENOMEM, "no memory to start %zu processes", n));
+    n = 0;
+    for (proc = ctx->procs; proc; proc = proc->next)
+        if (proc->stage == ZP__PROC_DEFERRED)
+            procs[n++] = proc;
+    rc = start(procs, n);
+    free(procs);
+    return zp__ctx_done(ctx, rc);
 }

@@ -58,7 +58,8 @@ typedef struct zp__page {
 struct zp__child {
     zp__page *page;
     zp_value *result;
-    int ready_fd;    /* tells the parent; -1: it has been told */
+    int ready_fd; /* tells the parent; -1: it has been told */
+    zp__owned *ready_owned;
     bool says_ready; /* only zp_ready() counts */
     unsigned depth;  /* 1: its parent is the owner or attached */
     bool failed;     /* zp_fail() was called */
@@ -118,6 +119,8 @@ struct zp_proc {
     zp__handle *watch; /* of fd, or a timer */
     zp__page *page;    /* NULL once it is reaped */
     zp__owned *page_owned;
+    int exec_fd; /* of a program: closed by its execve(); -1 */
+    zp__owned *exec_owned;
     unsigned attempts;
     int64_t spawned_ns, started_ns, ended_ns; /* wall clock */
     double started;                           /* zp__now() */
@@ -132,6 +135,8 @@ struct zp_proc {
     bool ready;      /* or ended */
     bool ended;      /* for good, and the fields below are written */
     bool stopping;   /* no more attempts */
+    bool killed;     /* stopping: it was sent a KILL, after a TERM; and ... */
+    double kill_at;  /* ... when it is due, or in vain (zp__now()) */
     bool unasked;    /* nobody has a pointer to this */
     unsigned pins;   /* who looks at it, though it be unasked */
     bool has_result;
@@ -154,5 +159,131 @@ int zp__proc_done(const zp_proc *proc, int rc);
 /* "process 123 (name)", into BUFFER. */
 #define ZP__PROC_WHO (ZP__RECORD_NAME + 32)
 const char *zp__proc_who(const zp_proc *proc, char *buffer);
+
+/* ---- options ---- */
+
+/* What GIVEN (may be NULL) and CTX's defaults ask for, checked; its pointers
+ * are theirs. */
+int zp__spawn_options(zp_spawn_options *ret, const zp_ctx *ctx,
+                      const zp_spawn_options *given);
+
+/* A copy of GIVEN, checked, to be CTX's defaults; NULL for NULL. */
+int zp__spawn_defaults(zp_spawn_options **ret, const zp_spawn_options *given);
+zp_spawn_options *zp__spawn_defaults_free(zp_spawn_options *defaults);
+
+/* Copy what is to run into JOB (zeroed before); of a program likewise. On
+ * failure, too, free it. */
+int zp__job_take(zp__job *job, const zp_ctx *ctx,
+                 const zp_spawn_options *options, void *arg);
+int zp__job_exec(zp__job *job, const zp_ctx *ctx, const char *const *argv,
+                 const char *const *env);
+void zp__job_free(zp__job *job);
+
+/* ---- an attempt ---- */
+
+/* Fork a child for PROC's next attempt and record it: it runs nothing before
+ * zp__proc_go(). On failure nothing of it is left (but an attempt counted). */
+int zp__proc_prepare(zp_proc *proc);
+
+/* Let it go; a program's execve() may fail yet: then all is undone, too. */
+int zp__proc_go(zp_proc *proc);
+
+/* Take back what zp__proc_prepare() did. */
+void zp__proc_undo(zp_proc *proc);
+
+/* Give back what is needed only while an attempt runs. */
+void zp__proc_release(zp_proc *proc);
+
+/* In the parent: open what shall be the child's 0, 1, 2 (-1: inherited); the
+ * pipes are made by the first attempt, and kept. Close what is not a pipe's.
+ * In the child: put them in place. */
+int zp__streams_open(zp_proc *proc, int fds[3]);
+void zp__streams_close(const zp_proc *proc, const int fds[3]);
+int zp__streams_apply(const zp__birth *birth);
+void zp__streams_free(zp_proc *proc, bool ours_too); /* the child's; ours */
+
+/* FD (may be -1), or a duplicate of it (then it is closed) that no dup2() to
+ * 0 - 2 hits; close-on-exec. */
+int zp__above_two(int fd);
+
+/* Everything that happens in the child, from the fork to its _exit(). */
+_Noreturn void zp__child_main(const zp__birth *birth);
+
+/* ---- ends ---- */
+
+/* Has PROC ended for good? An attempt that has ended is reaped, judged and
+ * either followed by another one later, or the end. Never waits for it. As
+ * the loop's callback (pidfd readable, or time to look): one that nobody asked
+ * for is freed then. */
+bool zp__proc_look(zp_proc *proc);
+void zp__proc_on_end(void *proc);
+
+/* It will not be started (again): it ends as CODE says, with TEXT. */
+void zp__proc_give_up(zp_proc *proc, int code, const char *text);
+
+/* The timer's callback: the next attempt is due, or a record is owed. */
+void zp__proc_on_timer(void *proc);
+
+/* The exit callback's. */
+void zp__proc_on_exit(void *proc);
+void zp__proc_forget_exit(zp_proc *proc);
+
+/* Unlink and free PROC if it has ended and nobody has it any more. */
+void zp__proc_let_go(zp_proc *proc);
+void zp__proc_free(zp_proc *proc);
+
+/* The same for all that nobody asked for: of a context that spawns again and
+ * again and never runs its loop they would pile up. */
+void zp__procs_sweep(zp_ctx *ctx);
+
+/* Who waits for more than one process has this on the stack: `any` is set
+ * whenever one of the context's ends for good. */
+struct zp__ends {
+    struct zp__ends *outer;
+    bool any;
+};
+
+/* Run the loop until a process of CTX ends, as zp__ctx_wait(). */
+int zp__procs_wait_any(zp_ctx *ctx, double timeout, bool *ret_gone);
+
+/* All of CTX's that were started, pinned; and given back (GONE: they are no
+ * more). */
+typedef struct zp__procs {
+    zp_proc **list;
+    size_t n;
+} zp__procs;
+int zp__procs_take(zp_ctx *ctx, zp__procs *ret);
+void zp__procs_give(zp__procs *procs, bool gone);
+
+/* The results of the first N that somebody has asked for (RET_RESULTS may be
+ * NULL); how many of all have failed. */
+size_t zp__procs_results(const zp__procs *procs, zp_result *ret_results,
+                         size_t n);
+
+/* ---- records and results ---- */
+
+/* Write PROC's record as things stand: at the first call a new one. */
+int zp__proc_record(zp_proc *proc);
+
+/* Delete it: the process was never started. */
+void zp__proc_unrecord(zp_proc *proc);
+
+/* An ended one's, unless that would be in vain. What fails is owed. */
+void zp__proc_settle(zp_proc *proc);
+
+/* How it ended, into RET (its size is set; or NULL): 0 or ZP_EFAILED. */
+int zp__proc_tell(const zp_proc *proc, zp_result *ret);
+int zp__result_check(const zp_result *result);
+int zp__results_check(const zp_result *results, size_t n);
+
+/* Read the result from the record, if it is small: it may be forgotten. */
+void zp__proc_keep_result(zp_proc *proc);
+
+/* ---- all of a context ---- */
+
+/* Wait until the children of CTX have ended, with callbacks (as long as
+ * nothing breaks it); end them: TERM, grace, KILL, and free them all. */
+void zp__procs_wait(zp_ctx *ctx);
+void zp__procs_end(zp_ctx *ctx);
 
 #endif

@@ -1,5 +1,6 @@
 /*
- * process_end.c - how a child ended: reaped, judged, forgotten.
+ * process_end.c - an attempt has ended: reaped, judged, and followed by another
+ * one, or the end for good.
  *
  * Only our own children are reaped, each by its pidfd: no SIGCHLD, no
  * waitpid(-1). Where there are none (valgrind has no pidfds) we look every
@@ -11,8 +12,13 @@
  * function that returned and then died of a signal (on its last flush, say) was
  * ended by that signal.
  *
- * A zp_proc lives as long as its context; one that nobody asked for
- * (ret_proc NULL) goes when its process has ended. With it goes its record.
+ *     DEFERRED --> RUNNING --> ENDED      succeeded, or no retry
+ *                  |     ^
+ *                  v     |                the timer, in the loop
+ *                  WAITING ----> ENDED    stopped, or it cannot be started
+ *
+ * A zp_proc lives as long as its context; one that nobody has a pointer to goes
+ * when its process has ended, and its exit callback has been called.
  */
 #include <errno.h>
 #include <signal.h>
@@ -20,17 +26,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
-#include <unistd.h>
+#include <time.h>
 
 #include "core/process.h"
 
 #ifndef P_PIDFD
 #define P_PIDFD 3
 #endif
-
-#define FORGET_MAX 0.2 /* seconds that a record's deletion may wait */
 
 /* ------------------------------------------------------- how it ended -- */
 
@@ -80,11 +83,19 @@ judge_exit(zp_proc *proc, int status)
 static void
 judge_signal(zp_proc *proc, int number, bool core)
 {
+    const zp__crash *crash = &proc->page->crash;
+    int first = atomic_load(&crash->signal);
+    char what[96];
+
     proc->status = -1;
     proc->signal = number;
     proc->core = core;
+    if (first && first != number) /* the unwinder hung, an alarm ended it */
+        proc->signal = number = first;
     how(proc, ZP_EFAILED, "killed by signal %d (%s)%s", number,
-        strsignal(number), core ? ", core dumped" : "");
+        zp__crash_what(crash, number, what, sizeof what),
+        core ? ", core dumped" : "");
+    proc->backtrace = zp__crash_text(crash);
 }
 
 /* Somebody else has reaped it. */
@@ -94,8 +105,7 @@ judge_stolen(zp_proc *proc)
     proc->status = -1;
     if (atomic_load(&proc->page->stage) == ZP__STAGE_RETURNED) {
         judge_page(proc);
-        proc->status =
-            proc->page->trouble ? ZP__EXIT_TROUBLE : proc->page->code < 0;
+        proc->status = proc->page->status;
     } else {
         how(proc, ZP_EFAILED,
             "ended, but its exit status was taken by "
@@ -103,47 +113,139 @@ judge_stolen(zp_proc *proc)
     }
 }
 
-/* --------------------------------------------------------------- reaping -- */
-
-/* Give back what is needed only while it runs. */
 static void
-release(zp_proc *proc)
+judge(zp_proc *proc, int rc, const siginfo_t *info)
 {
-    proc->watch = zp__handle_free(proc->watch);
-    if (proc->fd >= 0) {
-        zp__own_forget(proc->fd_owned);
-        close(proc->fd);
-        proc->fd = -1;
-    }
-    if (proc->page) {
-        zp__own_forget(proc->page_owned);
-        munmap(proc->page, sizeof *proc->page);
-        proc->page = NULL;
-    }
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    proc->ended_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+    proc->signal = proc->core = 0;
+    proc->origin[0] = '\0';
+    free(proc->backtrace);
+    proc->backtrace = NULL;
+    if (rc < 0)
+        judge_stolen(proc);
+    else if (info->si_code == CLD_EXITED)
+        judge_exit(proc, info->si_status);
+    else
+        judge_signal(proc, info->si_status, info->si_code == CLD_DUMPED);
+    proc->owes = !proc->page->recorded || proc->status < 0;
 }
 
-/* One that cannot be deleted soon stays: it tells nothing wrong. Those of an
- * ephemeral state go with it, when its owner ends. */
-int
-zp__proc_forget(const zp_proc *proc)
-{
-    const zp_ctx *ctx = proc->ctx;
-    double timeout = ctx->lock_timeout;
+/* ----------------------------------------------------------- what then -- */
 
-    if (!proc->record || (ctx->owner && ctx->dying && !ctx->place.durable))
-        return 0;
-    if (timeout < 0 || timeout > FORGET_MAX)
-        timeout = FORGET_MAX;
-    return zp__store_delete_record(ctx->store, proc->record, timeout);
+/* It has ended for good. */
+static void
+finish(zp_proc *proc)
+{
+    struct zp__ends *ends;
+
+    proc->stage = ZP__PROC_ENDED;
+    proc->ended = proc->ready = true;
+    zp__timer_set(proc->timer, -1);
+    zp__streams_free(proc, false);
+    proc->retry = zp__retry_free(proc->retry);
+    zp__proc_settle(proc);
+    zp__proc_keep_result(proc);
+    for (ends = proc->ctx->ends; ends; ends = ends->outer)
+        ends->any = true;
+    if (proc->exit_kick)
+        zp__kick(proc->exit_kick);
+}
+
+static void
+end_crash_loop(zp_proc *proc, double span)
+{
+    char last[sizeof proc->error];
+
+    snprintf(last, sizeof last, "%s", proc->error);
+    how(proc, ZP_ECRASHLOOP,
+        "crash loop: failed too often within %.3g s (%u attempts in all); the "
+        "last time: %.*s",
+        span, proc->attempts, ZP__RECORD_TEXT - 100, last);
+}
+
+static double
+randomly(void)
+{
+    struct timespec now;
+    uint64_t x;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    x = (uint64_t)now.tv_nsec ^ (uint64_t)(uintptr_t)&now ^ zp__token();
+    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return (double)((x ^ (x >> 31)) >> 11) / (double)(UINT64_C(1) << 53);
+}
+
+/* The attempt has failed: another one, later, or the end. */
+static void
+retry_or_finish(zp_proc *proc)
+{
+    zp__attempt attempt = {proc->code, proc->signal, proc->started, zp__now(),
+                           randomly()};
+    double delay = 0, span = 0;
+    int verdict;
+
+    verdict = proc->stopping || !proc->retry
+                  ? ZP__RETRY_NOT
+                  : zp__retry_ask(proc->retry, &attempt, &delay, &span);
+    if (verdict == ZP__RETRY_LOOP)
+        end_crash_loop(proc, span);
+    if (verdict != ZP__RETRY_AFTER) {
+        proc->owes = true;
+        finish(proc);
+        return;
+    }
+    proc->stage = ZP__PROC_WAITING;
+    zp__proc_settle(proc);
+    zp__timer_set(proc->timer, delay);
 }
 
 void
-zp__proc_free(zp_proc *proc)
+zp__proc_give_up(zp_proc *proc, int code, const char *text)
 {
-    release(proc);
-    zp_value_free(proc->result);
-    free(proc);
+    if (proc->stage == ZP__PROC_DEFERRED) {
+        proc->status = -1;
+        how(proc, code, "%s", text);
+    }
+    proc->owes = true;
+    finish(proc);
 }
+
+/* The next attempt: what it cannot start for is a failure like any other. */
+static void
+start_again(zp_proc *proc)
+{
+    int rc = zp__proc_prepare(proc);
+
+    if (rc == 0)
+        rc = zp__proc_go(proc);
+    if (rc == 0)
+        return;
+    proc->status = -1;
+    proc->signal = proc->core = 0;
+    proc->origin[0] = '\0';
+    how(proc, rc, "could not be started again: %.*s", ZP__RECORD_TEXT,
+        zp__fail_text());
+    proc->owes = true;
+    retry_or_finish(proc);
+}
+
+void
+zp__proc_on_timer(void *user)
+{
+    zp_proc *proc = user;
+
+    if (proc->stage == ZP__PROC_WAITING)
+        start_again(proc);
+    else if (proc->ended)
+        zp__proc_settle(proc);
+    zp__proc_let_go(proc);
+}
+
+/* --------------------------------------------------------------- reaping -- */
 
 bool
 zp__proc_look(zp_proc *proc)
@@ -152,8 +254,8 @@ zp__proc_look(zp_proc *proc)
     siginfo_t info;
     int rc;
 
-    if (proc->ended)
-        return true;
+    if (proc->stage != ZP__PROC_RUNNING)
+        return proc->ended;
     memset(&info, 0, sizeof info);
     do
         rc = waitid(by_fd ? (idtype_t)P_PIDFD : P_PID,
@@ -164,25 +266,122 @@ zp__proc_look(zp_proc *proc)
         return false;
     if (rc < 0 && zp__pid_alive(&proc->id))
         return false; /* ignored SIGCHLD: ECHILD comes before the end, too */
-    if (rc < 0)
-        judge_stolen(proc);
-    else if (info.si_code == CLD_EXITED)
-        judge_exit(proc, info.si_status);
+    judge(proc, rc, &info);
+    zp__proc_release(proc);
+    if (proc->code < 0)
+        retry_or_finish(proc);
     else
-        judge_signal(proc, info.si_status, info.si_code == CLD_DUMPED);
-    release(proc);
-    proc->ended = true;
-    return true;
+        finish(proc);
+    return proc->ended;
 }
 
-static void
-unlink_proc(zp_proc *proc)
+void
+zp__proc_on_end(void *user)
+{
+    zp_proc *proc = user;
+
+    if (!zp__proc_look(proc) && proc->stage == ZP__PROC_RUNNING && proc->fd < 0)
+        zp__timer_set(proc->watch, ZP__PROC_LOOK);
+    zp__proc_let_go(proc);
+}
+
+/* --------------------------------------------------------- exit callback -- */
+
+void
+zp__proc_forget_exit(zp_proc *proc)
+{
+    if (!proc->exit_kick)
+        return;
+    proc->exit_kick = zp__handle_free(proc->exit_kick);
+    zp__loop_release(proc->ctx->loop);
+    proc->exit_fn = NULL;
+}
+
+void
+zp__proc_on_exit(void *user)
+{
+    zp_proc *proc = user;
+    zp_ctx *ctx = proc->ctx;
+    zp_result result = {.size = sizeof result};
+    zp_exit_fn *fn = proc->exit_fn;
+    double called;
+    int rc;
+
+    if (ctx->holds || !proc->ended) /* kicked again later */
+        return;
+    zp__proc_forget_exit(proc);
+    (void)zp__proc_tell(proc, &result);
+    proc->pins++;
+    called = zp__ctx_call(ctx);
+    rc = fn(proc, &result, proc->exit_user);
+    proc->pins--;
+    zp__proc_let_go(proc);
+    zp__ctx_leave(ctx, called, rc);
+}
+
+void
+zp__procs_unheld(zp_ctx *ctx)
+{
+    zp_proc *proc;
+
+    for (proc = ctx->procs; proc; proc = proc->next)
+        if (proc->ended && proc->exit_kick)
+            zp__kick(proc->exit_kick);
+}
+
+int
+zp_call_when_exit(zp_proc *proc, zp_exit_fn *fn, void *user)
+{
+    int rc = zp__proc_enter(proc, zp__ctx_enter);
+
+    if (rc < 0)
+        return zp__proc_done(proc, rc);
+    if (!fn) {
+        zp__proc_forget_exit(proc);
+        return 0;
+    }
+    if (!proc->exit_kick) {
+        rc = zp__loop_kick(proc->ctx->loop, &proc->exit_kick, zp__proc_on_exit,
+                           proc);
+        if (rc < 0)
+            return zp__proc_done(proc, rc);
+        zp__loop_hold(proc->ctx->loop);
+    }
+    proc->exit_fn = fn;
+    proc->exit_user = user;
+    if (zp__proc_look(proc))
+        zp__kick(proc->exit_kick);
+    return 0;
+}
+
+/* ------------------------------------------------------------ letting go -- */
+
+void
+zp__proc_free(zp_proc *proc)
+{
+    zp__proc_release(proc);
+    zp__proc_forget_exit(proc);
+    zp__streams_free(proc, true);
+    zp__handle_free(proc->timer);
+    zp__retry_free(proc->retry);
+    zp__job_free(&proc->job);
+    zp_value_free(proc->result);
+    free(proc->backtrace);
+    free(proc);
+}
+
+void
+zp__proc_let_go(zp_proc *proc)
 {
     zp_proc **at = &proc->ctx->procs;
 
+    if (!proc->ended || !proc->unasked || proc->pins || proc->exit_kick ||
+        proc->owes)
+        return;
     while (*at != proc)
         at = &(*at)->next;
     *at = proc->next;
+    zp__proc_free(proc);
 }
 
 void
@@ -197,17 +396,13 @@ zp__procs_sweep(zp_ctx *ctx)
     }
 }
 
-void
-zp__proc_on_end(void *user)
+zp_proc *
+zp_proc_free(zp_proc *proc)
 {
-    zp_proc *proc = user;
-    bool ended = zp__proc_look(proc);
-
-    if (ended && proc->unasked) {
-        unlink_proc(proc);
-        zp__proc_forget(proc);
-        zp__proc_free(proc);
-    } else if (!ended && proc->fd < 0) {
-        zp__timer_set(proc->watch, ZP__PROC_LOOK);
-    }
+    if (!proc || zp__ctx_check(proc->ctx) < 0 || proc->ctx->leaving)
+        return NULL;
+    proc->unasked = true;
+    (void)zp__proc_look(proc);
+    zp__proc_let_go(proc);
+    return NULL;
 }

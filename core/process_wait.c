@@ -1,101 +1,58 @@
 /*
- * process_wait.c - waiting for children, reading what they left, stopping them.
+ * process_wait.c - waiting for children: for the end of one, of all, for
+ * readiness.
  *
- * Who waits runs the context's loop until the child has been reaped there; who
- * frees the context does without, since its callbacks must not run any more:
- * it polls the pidfds.
+ * Who waits runs the context's loop until the child has been reaped there. What
+ * is waited for is pinned: a callback may give the handle back meanwhile.
  */
 #include <errno.h>
 #include <math.h>
-#include <poll.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+#include <stdlib.h>
 
 #include "core/process.h"
-#include "core/value.h"
 
-#define KILL_MAX 5.0 /* seconds that a killed process may take to end */
+/* ------------------------------------------------------------------ one -- */
 
-/* ------------------------------------------------------------------ wait -- */
-
-/* Every entry on a process: CHECK is zp__ctx_enter() or zp__ctx_check(). */
+/* Wait for *DONE, something of PROC's. When *RET_GONE its context is gone, and
+ * PROC with it. */
 static int
-enter(const zp_proc *proc, int (*check)(const zp_ctx *ctx))
+wait_for(zp_proc *proc, const bool *done, const char *what, double timeout,
+         bool *ret_gone)
 {
-    return proc ? check(proc->ctx) : zp__fail(-EINVAL, "the process is NULL");
-}
-
-static int
-done(const zp_proc *proc, int rc)
-{
-    return zp__ctx_done(proc ? proc->ctx : NULL, rc);
-}
-
-static int
-check_result(const zp_result *result)
-{
-    if (result && (result->size < sizeof result->size || result->size > 4096))
-        return zp__fail(-EINVAL, "result.size is not set");
-    return 0;
-}
-
-/* " (name)", or nothing. */
-static const char *
-called(const zp_proc *proc, char *buffer, size_t size)
-{
-    if (proc->name[0])
-        snprintf(buffer, size, " (%s)", proc->name);
-    else
-        buffer[0] = '\0';
-    return buffer;
-}
-
-/* Tell how PROC has ended: 0 or ZP_EFAILED. */
-static int
-tell(const zp_proc *proc, zp_result *ret)
-{
-    char name[ZP__RECORD_NAME + 4];
-    zp_result result;
-
-    memset(&result, 0, sizeof result);
-    result.code = proc->code;
-    result.status = proc->status;
-    result.signal = proc->signal;
-    result.core = proc->core;
-    result.error = proc->error;
-    result.origin = proc->origin;
-    if (ret) {
-        result.size = ret->size;
-        memset(ret, 0, result.size); /* what a later version may know */
-        memcpy(ret, &result,
-               result.size < sizeof result ? result.size : sizeof result);
-    }
-    if (proc->code >= 0)
-        return 0;
-    return zp__fail(ZP_EFAILED, "process %d%s: %s%s%s", (int)proc->id.pid,
-                    called(proc, name, sizeof name), proc->error,
-                    proc->origin[0] ? ", at " : "", proc->origin);
-}
-
-/* Wait until PROC has ended. When *RET_GONE it is gone, with its context. */
-static int
-wait_for(zp_proc *proc, double timeout, bool *ret_gone)
-{
-    char name[ZP__RECORD_NAME + 4];
+    char who[ZP__PROC_WHO];
+    zp_ctx *ctx = proc->ctx;
     int rc;
 
-    *ret_gone = false;
-    if (zp__proc_look(proc))
-        return 0;
-    rc = zp__ctx_wait(proc->ctx, &proc->ended, timeout, ret_gone);
-    if (rc == -ETIMEDOUT && !*ret_gone)
-        return zp__fail(rc, "process %d%s has not ended within %g s",
-                        (int)proc->id.pid, called(proc, name, sizeof name),
-                        timeout);
+    proc->pins++;
+    rc = zp__ctx_wait(ctx, done, timeout, ret_gone);
+    if (*ret_gone)
+        return rc;
+    proc->pins--;
+    if (rc == -ETIMEDOUT && !zp__loop_was_stopped(ctx->loop))
+        rc = zp__fail(rc, "%s %s within %g s", zp__proc_who(proc, who), what,
+                      timeout);
+    if (rc == 0 && proc->unasked)
+        rc = zp__fail(-ECANCELED, "%s was given back meanwhile",
+                      zp__proc_who(proc, who));
+    if (rc < 0)
+        zp__ctx_done(ctx, rc);
+    zp__proc_let_go(proc);
+    return rc;
+}
+
+static int
+may_wait(zp_proc *proc, double timeout, const char *what)
+{
+    char who[ZP__PROC_WHO];
+    int rc = zp__proc_enter(proc, zp__ctx_enter);
+
+    if (rc == 0 && isnan(timeout))
+        rc = zp__fail(-EINVAL, "the timeout is not a number");
+    if (rc == 0)
+        rc = zp__ctx_may_wait(what);
+    if (rc == 0 && proc->stage == ZP__PROC_DEFERRED)
+        rc = zp__fail(-EINVAL, "%s has not been started",
+                      zp__proc_who(proc, who));
     return rc;
 }
 
@@ -103,221 +60,192 @@ int
 zp_wait(zp_proc *proc, zp_result *ret_result, double timeout)
 {
     bool gone;
-    int rc = enter(proc, zp__ctx_enter);
+    int rc = may_wait(proc, timeout, "zp_wait()");
 
     if (rc == 0)
-        rc = check_result(ret_result);
+        rc = zp__result_check(ret_result);
+    if (rc < 0)
+        return zp__proc_done(proc, rc);
+    if (!zp__proc_look(proc)) {
+        rc = wait_for(proc, &proc->ended, "has not ended", timeout, &gone);
+        if (rc < 0)
+            return rc;
+    }
+    zp__proc_settle(proc);
+    return zp__proc_done(proc, zp__proc_tell(proc, ret_result));
+}
+
+int
+zp_wait_ready(zp_proc *proc, double timeout)
+{
+    bool gone;
+    int rc = may_wait(proc, timeout, "zp_wait_ready()");
+
+    if (rc < 0)
+        return zp__proc_done(proc, rc);
+    if (!zp__proc_look(proc) && proc->page && atomic_load(&proc->page->ready))
+        proc->ready = true;
+    if (!proc->ready) {
+        rc = wait_for(proc, &proc->ready, "is not ready", timeout, &gone);
+        if (rc < 0)
+            return rc;
+    }
+    return proc->ended ? zp__proc_done(proc, zp__proc_tell(proc, NULL)) : 0;
+}
+
+/* -------------------------------------------------------------- several -- */
+
+int
+zp__procs_wait_any(zp_ctx *ctx, double timeout, bool *ret_gone)
+{
+    struct zp__ends ends = {ctx->ends, false};
+    int rc;
+
+    ctx->ends = &ends;
+    rc = zp__ctx_wait(ctx, &ends.any, timeout, ret_gone);
+    if (!*ret_gone)
+        ctx->ends = ends.outer;
+    return rc;
+}
+
+int
+zp__procs_take(zp_ctx *ctx, zp__procs *ret)
+{
+    zp_proc *proc;
+    size_t n = 0;
+
+    for (proc = ctx->procs; proc; proc = proc->next)
+        n++;
+    ret->n = 0;
+    ret->list = malloc((n ? n : 1) * sizeof *ret->list);
+    if (!ret->list)
+        return zp__fail(-ENOMEM, "no memory to wait for %zu processes", n);
+    for (proc = ctx->procs; proc; proc = proc->next)
+        if (proc->stage != ZP__PROC_DEFERRED) {
+            proc->pins++;
+            ret->list[ret->n++] = proc;
+        }
+    return 0;
+}
+
+void
+zp__procs_give(zp__procs *procs, bool gone)
+{
+    size_t i;
+
+    for (i = 0; !gone && i < procs->n; i++) {
+        procs->list[i]->pins--;
+        zp__proc_let_go(procs->list[i]);
+    }
+    free(procs->list);
+}
+
+size_t
+zp__procs_results(const zp__procs *procs, zp_result *ret_results, size_t n)
+{
+    size_t i, told = 0, failed = 0;
+    char *at = (char *)ret_results;
+
+    for (i = 0; i < procs->n; i++) {
+        zp_proc *proc = procs->list[i];
+
+        failed += proc->ended && proc->code < 0;
+        if (!ret_results || told == n || proc->unasked)
+            continue;
+        (void)zp__proc_tell(proc, (zp_result *)at);
+        at += ((zp_result *)at)->size;
+        told++;
+    }
+    return failed;
+}
+
+/* How things are: the first that has failed, and how many run. */
+static size_t
+running(const zp__procs *procs, zp_proc **ret_failed)
+{
+    size_t i, n = 0;
+
+    *ret_failed = NULL;
+    for (i = 0; i < procs->n; i++) {
+        zp_proc *proc = procs->list[i];
+
+        if (!zp__proc_look(proc))
+            n++;
+        else if (proc->code < 0 && !*ret_failed)
+            *ret_failed = proc;
+    }
+    return n;
+}
+
+static int
+wait_for_all(zp_ctx *ctx, const zp__procs *procs, unsigned flags,
+             double timeout, bool *ret_gone)
+{
+    double deadline = zp__now() + timeout, left = timeout;
+    zp_proc *failed;
+    size_t n;
+    int rc = 0;
+
+    *ret_gone = false;
+    for (;;) {
+        n = running(procs, &failed);
+        if (failed && !(flags & ZP_SAFE))
+            return zp__proc_tell(failed, NULL);
+        if (!n)
+            return 0;
+        if (rc < 0)
+            break;
+        if (timeout > 0)
+            left = deadline > zp__now() ? deadline - zp__now() : 0;
+        rc = zp__procs_wait_any(ctx, left, ret_gone);
+        if (*ret_gone ||
+            (rc < 0 && (rc != -ETIMEDOUT || zp__loop_was_stopped(ctx->loop))))
+            return rc;
+    }
+    return zp__fail(rc, "%zu of %zu processes have not ended within %g s", n,
+                    procs->n, timeout);
+}
+
+int
+zp_ctx_wait(zp_ctx *ctx, zp_result *ret_results, size_t n, unsigned flags,
+            double timeout)
+{
+    zp__procs procs;
+    size_t failed;
+    bool gone;
+    int rc = zp__ctx_enter(ctx);
+
+    if (rc == 0 && (flags & ~(unsigned)ZP_SAFE))
+        rc = zp__fail(-EINVAL, "unknown flags 0x%x", flags);
     if (rc == 0 && isnan(timeout))
         rc = zp__fail(-EINVAL, "the timeout is not a number");
     if (rc == 0)
-        rc = zp__ctx_may_wait("zp_wait()");
+        rc = zp__results_check(ret_results, n);
+    if (rc == 0)
+        rc = zp__ctx_may_wait("zp_ctx_wait()");
+    if (rc == 0)
+        rc = zp__procs_take(ctx, &procs);
     if (rc < 0)
-        return done(proc, rc);
-    rc = wait_for(proc, timeout, &gone);
-    if (gone)
+        return zp__ctx_done(ctx, rc);
+    rc = wait_for_all(ctx, &procs, flags, timeout, &gone);
+    if (gone) {
+        zp__procs_give(&procs, true);
         return rc;
-    return done(proc, rc < 0 ? rc : tell(proc, ret_result));
-}
-
-int
-zp_proc_pid(const zp_proc *proc)
-{
-    int rc = enter(proc, zp__ctx_check);
-
-    return rc < 0 ? done(proc, rc) : (int)proc->id.pid;
-}
-
-int
-zp_proc_alive(zp_proc *proc)
-{
-    int rc = enter(proc, zp__ctx_check);
-
-    return rc < 0 ? done(proc, rc) : !zp__proc_look(proc);
-}
-
-/* ---------------------------------------------------------------- result -- */
-
-/* Read the result from the record, checked: its bytes come from another
- * process. */
-static int
-read_result(zp_proc *proc)
-{
-    zp__view *view = proc->ctx->view;
-    bool begun = zp__view_begun(view);
-    zp__record record;
-    const void *data;
-    size_t size;
-    int rc = zp__view_begin(view);
-
-    if (rc < 0)
-        return rc;
-    rc = zp__view_record(view, proc->record, &data, &size);
-    if (rc == 0)
-        rc = zp__record_decode(&record, data, size);
-    if (rc == 0)
-        rc = zp__image_check(record.image, record.image_size);
-    if (rc == 0)
-        rc = zp__value_copy(&proc->result, record.image, record.image_size);
-    if (!begun)
-        zp__view_end(view);
-    return zp__fail_code(rc);
-}
-
-static int
-need_result(zp_proc *proc)
-{
-    if (!zp__proc_look(proc))
-        return zp__fail(-EBUSY, "process %d has not ended", (int)proc->id.pid);
-    if (!proc->has_result)
-        return zp__fail(ZP_ENOKEY, "process %d left no result",
-                        (int)proc->id.pid);
-    return proc->result ? 0 : read_result(proc);
-}
-
-int
-zp_proc_get(zp_proc *proc, const char *format, ...)
-{
-    const void *image;
-    size_t size;
-    va_list ap;
-    int rc = enter(proc, zp__ctx_enter);
-
-    if (rc == 0 && !format)
-        rc = zp__fail(ZP_EFORMAT, "the format is NULL");
-    if (rc == 0)
-        rc = need_result(proc);
-    if (rc < 0)
-        return done(proc, rc);
-    image = zp_value_image(proc->result, &size);
-    va_start(ap, format);
-    rc = zp__decode(image, size, format, ap);
-    va_end(ap);
-    return done(proc, rc);
-}
-
-int
-zp_proc_get_value(zp_proc *proc, zp_value **ret_value)
-{
-    const void *image;
-    size_t size;
-    int rc = enter(proc, zp__ctx_enter);
-
-    if (rc == 0 && !ret_value)
-        rc = zp__fail(-EINVAL, "ret_value is NULL");
-    if (rc == 0)
-        rc = need_result(proc);
-    if (rc == 0) {
-        image = zp_value_image(proc->result, &size);
-        rc = zp__value_copy(ret_value, image, size);
     }
-    return done(proc, rc);
-}
-
-/* ------------------------------------------------------------------ stop -- */
-
-static void
-send_signal(const zp_proc *proc, int number)
-{
-    if (proc->ended)
-        return;
-    if (proc->fd >= 0)
-        syscall(SYS_pidfd_send_signal, proc->fd, number, NULL, 0);
-    else
-        (void)zp__pid_kill(&proc->id, number);
-}
-
-/* What ends the wait early (zp_break(), a callback's error) ends the stopping:
- * the process has had its TERM, and stopping can be called again. */
-int
-zp_stop(zp_proc *proc, zp_result *ret_result)
-{
-    double deadline;
-    bool gone;
-    int rc = enter(proc, zp__ctx_enter);
-
-    if (rc == 0)
-        rc = check_result(ret_result);
-    if (rc == 0)
-        rc = zp__ctx_may_wait("zp_stop()");
-    if (rc < 0)
-        return done(proc, rc);
-    if (!zp__proc_look(proc))
-        send_signal(proc, SIGTERM);
-    deadline = zp__now() + proc->ctx->grace;
-    rc = wait_for(proc, proc->ctx->grace, &gone);
-    if (rc == -ETIMEDOUT && zp__now() >= deadline) { /* no callback's code */
-        send_signal(proc, SIGKILL);
-        rc = wait_for(proc, -1, &gone);
-    }
-    if (gone)
-        return rc;
-    return done(proc, rc < 0 ? rc : tell(proc, ret_result));
-}
-
-/* Wait for PROC's end until DEADLINE (infinite: for ever), without callbacks.
- */
-static bool
-ended_by(zp_proc *proc, double deadline)
-{
-    struct pollfd poller = {.events = POLLIN};
-    double left;
-
-    while (!zp__proc_look(proc)) {
-        left = deadline - zp__now();
-        if (left <= 0)
-            return false;
-        poller.fd = proc->fd;
-        if (proc->fd < 0 && left > ZP__PROC_LOOK)
-            left = ZP__PROC_LOOK;
-        poll(&poller, 1, left < 60 ? (int)(left * 1e3) + 1 : 60000);
-    }
-    return true;
+    rc = zp__ctx_done(ctx, rc);
+    failed = zp__procs_results(&procs, ret_results, n);
+    zp__procs_give(&procs, false);
+    return rc < 0 ? rc : (int)failed;
 }
 
 void
 zp__procs_wait(zp_ctx *ctx)
 {
-    zp_proc *proc = ctx->procs;
+    zp__procs procs;
     bool gone;
-    int rc = 0;
 
-    /* Any of them may go meanwhile (unasked), others may come: from the
-     * start again each time. */
-    while (proc && rc == 0) {
-        if (zp__proc_look(proc)) {
-            proc = proc->next;
-            continue;
-        }
-        proc->unasked = false; /* `ended` is looked at */
-        rc = zp__ctx_wait(ctx, &proc->ended, -1, &gone);
-        proc = ctx->procs;
-    }
-}
-
-/* A sender in an ended process is skipped; all are told before one is waited
- * for. Here no callbacks run: the context is half gone. */
-void
-zp__procs_end(zp_ctx *ctx)
-{
-    double grace = ctx->grace < 0 ? INFINITY : ctx->grace;
-    double deadline;
-    zp_proc *proc;
-    int rc = 0;
-
-    for (proc = ctx->procs; proc; proc = proc->next)
-        if (!zp__proc_look(proc))
-            send_signal(proc, SIGTERM);
-    deadline = zp__now() + grace;
-    for (proc = ctx->procs; proc; proc = proc->next)
-        if (!ended_by(proc, deadline))
-            send_signal(proc, SIGKILL);
-    deadline = zp__now() + KILL_MAX;
-    for (proc = ctx->procs; proc; proc = proc->next)
-        ended_by(proc, deadline);
-    while ((proc = ctx->procs)) {
-        ctx->procs = proc->next;
-        if (rc == 0) /* do not wait for the lock again and again */
-            rc = zp__proc_forget(proc);
-        zp__proc_free(proc);
-    }
+    if (zp__procs_take(ctx, &procs) < 0)
+        return;
+    (void)wait_for_all(ctx, &procs, ZP_SAFE, -1, &gone);
+    zp__procs_give(&procs, gone);
 }

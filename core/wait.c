@@ -201,6 +201,7 @@ zp__ctx_wait(zp_ctx *ctx, const bool *done, double timeout, bool *ret_gone)
         return rc;
     began = busy_time(ctx);
     ctx->waits = &wait;
+    zp__ctx_waits(ctx);
     if (ctx->feed_waiting)
         ctx->feed_waiting(ctx);
     rc = zp__loop_run(ctx->loop, done, timeout);

@@ -985,9 +985,9 @@ struct zp_spawn_options {
 
 /* Fork a child that runs FN(its context, ARG). The child has ARG as it was at
  * the fork, or a copy of the arg_size bytes as they were at this call, aligned
- * as by malloc(). RET_PROC (may be NULL) is borrowed from CTX: good until
- * CTX is freed. Standard output is flushed before the fork. Errors: -EAGAIN
- * (too many processes), -EMFILE, the file system's for streams and dir,
+ * as by malloc(). RET_PROC (may be NULL) is good until zp_proc_free() or
+ * until CTX is freed. Standard output is flushed before the fork. Errors:
+ * -EAGAIN (too many processes), -EMFILE, the file system's for streams and dir,
  * -EDEADLK inside an atomic operation, as writing. */
 ZP_API int zp_spawn(zp_ctx *ctx, zp_proc **ret_proc,
                     const zp_spawn_options *options, zp_proc_fn *fn, void *arg);
@@ -1012,7 +1012,8 @@ ZP_API int zp_spawn_exec(zp_ctx *ctx, zp_proc **ret_proc,
                          const char *const *argv, const char *const *env);
 
 /* Start a deferred process; all of CTX's that are deferred, in the order of
- * their spawning. Errors: as zp_spawn(); -EALREADY (it was started). */
+ * their spawning (on error none of them runs). Errors: as zp_spawn();
+ * -EALREADY (it was started, or stopped). */
 ZP_API int zp_start(zp_proc *proc);
 ZP_API int zp_ctx_start(zp_ctx *ctx);
 
@@ -1078,6 +1079,10 @@ ZP_API uint64_t zp_proc_id(const zp_proc *proc);
  * blocking. One pipe serves all attempts. What is not taken is closed when
  * the context is freed. Errors: -EBADF (no pipe, or taken already). */
 ZP_API int zp_proc_stream(zp_proc *proc, int which);
+
+/* Give the handle back before the context is freed. The process goes on, if it
+ * has not ended, and so does an exit callback. Takes NULL, returns NULL. */
+ZP_API zp_proc *zp_proc_free(zp_proc *proc);
 
 /* Read the typed result that it left with zp_return(); after zp_wait().
  * Errors: ZP_ENOKEY (it left none), ZP_ETYPE, -ERANGE, -EBUSY (running). */

@@ -221,6 +221,8 @@ on_answer(zp__feed *feed, const unsigned char *topic, uint32_t generation)
         ask_no_more(feed);
         if (feed->confirmed != feed->serial)
             ask(feed);
+        else
+            zp__ctx_waits(feed->ctx);
     }
     if (!feed->is_asking)
         zp__timer_set(feed->patience_timer, -1);

@@ -286,8 +286,11 @@ zp__feed_hold(zp_ctx *ctx)
 void
 zp__feed_unhold(zp_ctx *ctx)
 {
-    if (--ctx->holds == 0 && ctx->feed)
+    if (--ctx->holds)
+        return;
+    if (ctx->feed)
         zp__kick(ctx->feed->kick);
+    zp__procs_unheld(ctx);
 }
 
 /* ----------------------------------------------------------------- life -- */
