@@ -17,10 +17,10 @@
 #define ZP__FRAMES 48
 
 typedef struct zp__crash {
-    _Atomic int32_t signal; /* written last; 0: it did not crash */
+    _Atomic int32_t signal; /* 0: it did not crash */
     int32_t si_code;
-    uint64_t address; /* of a fault */
-    int32_t n;
+    uint64_t address;            /* of a fault */
+    int32_t n;                   /* frames that have been written */
     uint64_t frames[ZP__FRAMES]; /* innermost first */
 } zp__crash;
 
@@ -37,8 +37,10 @@ void zp__crash_install(zp__crash *where);
 const char *zp__crash_what(const zp__crash *crash, int signal, char *buffer,
                            size_t size);
 
-/* The frames in words, a line each: "#0  name+0x1f (libfoo.so+0x1234)"; ready
- * for addr2line. From malloc(); NULL: there are none, or no memory. */
+/* The frames in words, each a line with its newline: "#0  name+0x1f
+ * (libfoo.so+0x1234)" is the instruction that it was at, in the others the last
+ * byte of the call: the offsets are ready for addr2line. From malloc(); NULL:
+ * there are none, or no memory. */
 char *zp__crash_text(const zp__crash *crash);
 
 #endif
