@@ -3,12 +3,15 @@
  *
  *     fault -> handler, on its own stack: notes in the page the signal, the
  *              address, the frames; gives the signal its default back, sends it
- *              to its thread again with the same siginfo, and returns
+ *              again, and returns
  *           -> the kernel ends the process at the very instruction
  *
- * The signal is blocked while the handler runs, so the one sent again waits
- * until the thread is back where it crashed: a core shows that place, with its
- * registers, and no handler.
+ * The signal is sent again to its thread: being blocked while the handler runs,
+ * it waits until the thread is back where it was. A core shows that place, with
+ * its registers, and no handler. (Most faults would come again by themselves,
+ * with the siginfo of the first; but one that does not, since another thread
+ * has mapped the page, or valgrind gave back other registers, would leave a
+ * process that lives on after its crash was noted.)
  *
  * The unwinder may crash in its turn, on a stack that was overwritten, or wait
  * for a lock that is never given back. A second fault of the same thread finds
@@ -112,12 +115,17 @@ on_alarm(int number)
     end_now();
 }
 
-/* Not later than TOO_LONG from now this ends. */
+/* Not later than TOO_LONG from now this ends, or by a second fault: whatever
+ * blocks signals around us. */
 static void
-limit_time(void)
+beware(int number)
 {
     struct sigaction action;
+    size_t i;
 
+    for (i = 0; i < CRASHES; i++)
+        if (crashes[i] != number)
+            unblock(crashes[i]);
     memset(&action, 0, sizeof action);
     action.sa_handler = SIG_IGN; /* forgets one that waits to be unblocked */
     sigaction(SIGALRM, &action, NULL);
@@ -233,13 +241,12 @@ on_crash(int number, siginfo_t *info, void *context)
     }
     atomic_store(&at.signal, number);
     if (getpid() == at.pid) {
-        limit_time();
+        beware(number);
         note(number, info, context);
         alarm(0);
     }
     let_default(number);
-    if (syscall(SYS_rt_tgsigqueueinfo, getpid(), thread, number, info) < 0)
-        syscall(SYS_tgkill, getpid(), thread, number);
+    syscall(SYS_tgkill, getpid(), thread, number);
 }
 
 /* --------------------------------------------------------- the child's life --
