@@ -22,7 +22,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/create.h"
 #include "core/process.h"
@@ -249,21 +248,11 @@ zp__ctx_child(zp_ctx **ret, const zp__place *place, const char *ns,
 
 /* ----------------------------------------------------------------- end -- */
 
-static void
-free_ready_fd(zp_ctx *ctx)
-{
-    zp__handle_free(ctx->ready_watch);
-    zp__own_forget(ctx->ready_owned);
-    if (ctx->ready_fd >= 0)
-        close(ctx->ready_fd);
-}
-
 /* Free what was made from CTX, then what it is made of. */
 static void
 free_parts(zp_ctx *ctx)
 {
     zp__procs_end(ctx);
-    free_ready_fd(ctx);
     zp__ctx_unguard_server(ctx);
     if (ctx->feed_free)
         ctx->feed_free(ctx);

@@ -170,7 +170,7 @@ zp_spawn(zp_ctx *ctx, zp_proc **ret_proc, const zp_spawn_options *options,
          zp_proc_fn *fn, void *arg)
 {
     zp_spawn_options taken;
-    zp_proc *proc;
+    zp_proc *proc = NULL;
     int rc = enter(ctx, &taken, options, "zp_spawn()");
 
     if (rc == 0 && !fn)
@@ -261,7 +261,7 @@ zp_spawn_exec(zp_ctx *ctx, zp_proc **ret_proc, const zp_spawn_options *options,
               const char *const *argv, const char *const *env)
 {
     zp_spawn_options taken;
-    zp_proc *proc;
+    zp_proc *proc = NULL;
     int rc = enter(ctx, &taken, options, "zp_spawn_exec()");
 
     if (rc == 0 && (!argv || !argv[0] || !*argv[0]))

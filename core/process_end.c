@@ -92,8 +92,9 @@ judge_signal(zp_proc *proc, int number, bool core)
     proc->core = core;
     if (first && first != number) /* the unwinder hung, an alarm ended it */
         proc->signal = number = first;
-    how(proc, ZP_EFAILED, "killed by signal %d (%s)%s", number,
-        zp__crash_what(crash, number, what, sizeof what),
+    how(proc, ZP_EFAILED, "killed by signal %d (%s)%s%s%s", number,
+        strsignal(number), first ? ": " : "",
+        first ? zp__crash_what(crash, number, what, sizeof what) : "",
         core ? ", core dumped" : "");
     proc->backtrace = zp__crash_text(crash);
 }

@@ -14,8 +14,9 @@
 #include "core/process.h"
 #include "core/value.h"
 
-#define KEEP_MAX ((size_t)1 << 16) /* bytes of a result that is read at once   \
-                                    */
+#define KEEP_MAX                                                               \
+    ((size_t)1 << 16) /* bytes of a result that is read at once                \
+                       */
 
 int
 zp__proc_enter(const zp_proc *proc, int (*check)(const zp_ctx *ctx))

@@ -78,6 +78,20 @@ need_ready_fd(zp_ctx *ctx)
                        ctx);
 }
 
+/* No child is left that would tell. */
+static void
+free_ready_fd(zp_ctx *ctx)
+{
+    if (ctx->attempts)
+        return;
+    ctx->ready_watch = zp__handle_free(ctx->ready_watch);
+    zp__own_forget(ctx->ready_owned);
+    ctx->ready_owned = NULL;
+    if (ctx->ready_fd >= 0)
+        close(ctx->ready_fd);
+    ctx->ready_fd = -1;
+}
+
 /* ------------------------------------------------------------- the fork -- */
 
 static int
@@ -88,10 +102,10 @@ new_page(zp_proc *proc)
 
     if (page == MAP_FAILED)
         return zp__fail(-ENOMEM, "no memory for a process");
+    proc->ctx->attempts++;
     proc->page = page;
     proc->page->retried = proc->retry != NULL;
-    proc->page_owned = zp__own_map(page, sizeof(zp__page));
-    return proc->page_owned ? 0 : zp__fail(-ENOMEM, "no memory for a process");
+    return 0;
 }
 
 /* Fork with all signals blocked, so that no handler of the application's runs
@@ -151,12 +165,13 @@ adopt(zp_proc *proc, pid_t pid)
 {
     int rc;
 
+    proc->page_owned = zp__own_map(proc->page, sizeof *proc->page);
     proc->fd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (proc->fd >= 0)
         proc->fd_owned = zp__own_fd(proc->fd);
     else if (errno != ENOSYS)
         return zp__fail_errno(errno, "cannot watch process %d", (int)pid);
-    if (proc->fd >= 0 && !proc->fd_owned)
+    if (!proc->page_owned || (proc->fd >= 0 && !proc->fd_owned))
         return zp__fail(-ENOMEM, "no memory for a process");
     rc = zp__pid_of(pid, &proc->id);
     if (rc < 0)
@@ -195,7 +210,9 @@ zp__proc_release(zp_proc *proc)
         munmap(proc->page, sizeof *proc->page);
         proc->page = NULL;
         proc->page_owned = NULL;
+        proc->ctx->attempts--;
     }
+    free_ready_fd(proc->ctx);
 }
 
 /* The child has run nothing yet, and ends by itself. Twice is fine. */

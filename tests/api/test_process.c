@@ -520,7 +520,7 @@ test_bad_calls(void **state)
     assert_int_equal(zp_atomic(zp_ctx_state(c.ctx), in_atomic, &c), 0);
     assert_int_equal(zp_spawn(NULL, NULL, NULL, sleeps, NULL), -EINVAL);
     assert_int_equal(zp_spawn(c.ctx, NULL, NULL, NULL, NULL), -EINVAL);
-    options.flags = 1;
+    options.flags = 1u << 31;
     assert_int_equal(zp_spawn(c.ctx, NULL, &options, sleeps, NULL), -EINVAL);
     options.flags = 0;
     options.name = "";
@@ -784,6 +784,15 @@ test_free_waits_in_callback(void **state)
 
 /* -------------------------------------------------------- environment -- */
 
+/* Those that leave a backtrace. */
+static bool
+tells_a_crash(int number)
+{
+    return number == SIGSEGV || number == SIGBUS || number == SIGFPE ||
+           number == SIGILL || number == SIGABRT || number == SIGTRAP ||
+           number == SIGSYS;
+}
+
 static int
 looks_at_signals(zp_ctx *ctx, void *arg)
 {
@@ -797,7 +806,7 @@ looks_at_signals(zp_ctx *ctx, void *arg)
         if (sigismember(&mask, number))
             return zp_fail(ctx, -1, "signal %d is blocked", number);
         sigaction(number, NULL, &action);
-        if (action.sa_handler != SIG_DFL)
+        if (action.sa_handler != SIG_DFL && !tells_a_crash(number))
             return zp_fail(ctx, -1, "signal %d is not default", number);
     }
     return 0;
@@ -913,7 +922,7 @@ test_unasked_without_loop(void **state)
         assert_int_equal(zp_spawn(ctx, NULL, NULL, returns_nothing, NULL), 0);
         assert_int_equal(waitid(P_ALL, 0, &info, WEXITED | WNOWAIT), 0);
     }
-    assert_true(zp_test_open_fds() <= fds + 1);
+    assert_true(zp_test_open_fds() <= fds + 2);
     zp_ctx_free(ctx);
 }
 
