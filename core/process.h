@@ -191,6 +191,9 @@ int zp__proc_go(zp_proc *proc);
 /* Take back what zp__proc_prepare() did. */
 void zp__proc_undo(zp_proc *proc);
 
+/* Send a signal to the attempt that runs, and never to another process. */
+void zp__proc_signal(const zp_proc *proc, int number);
+
 /* Give back what is needed only while an attempt runs. */
 void zp__proc_release(zp_proc *proc);
 

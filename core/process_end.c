@@ -200,6 +200,7 @@ retry_or_finish(zp_proc *proc)
         return;
     }
     proc->stage = ZP__PROC_WAITING;
+    proc->ready = false;
     zp__proc_settle(proc);
     zp__timer_set(proc->timer, delay);
 }

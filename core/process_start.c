@@ -215,7 +215,7 @@ zp__proc_release(zp_proc *proc)
     free_ready_fd(proc->ctx);
 }
 
-/* The child has run nothing yet, and ends by itself. Twice is fine. */
+/* Of several that are started as one some may run already. Twice is fine. */
 void
 zp__proc_undo(zp_proc *proc)
 {
@@ -223,6 +223,7 @@ zp__proc_undo(zp_proc *proc)
 
     if (proc->page && proc->id.pid) {
         tell_go(proc, ZP__GO_NOT);
+        zp__proc_signal(proc, SIGKILL);
         while (waitid(P_PID, (id_t)proc->id.pid, &info, WEXITED) < 0 &&
                errno == EINTR)
             continue;

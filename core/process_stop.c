@@ -20,9 +20,10 @@
 #include "core/process.h"
 
 #define KILL_MAX 5.0 /* seconds that a killed process may take to end */
+#define FOR_EVER 1e6
 
-static void
-send_signal(const zp_proc *proc, int number)
+void
+zp__proc_signal(const zp_proc *proc, int number)
 {
     if (proc->stage != ZP__PROC_RUNNING)
         return;
@@ -35,8 +36,8 @@ send_signal(const zp_proc *proc, int number)
 static void
 send_term(const zp_proc *proc)
 {
-    send_signal(proc, SIGTERM);
-    send_signal(proc, SIGCONT);
+    zp__proc_signal(proc, SIGTERM);
+    zp__proc_signal(proc, SIGCONT);
 }
 
 /* Tell PROC to end: false if there is nothing to wait for. */
@@ -56,36 +57,39 @@ begin(zp_proc *proc)
     return true;
 }
 
-/* Kill what is due. How long all may be waited for: 0: all have ended;
- * negative: some would not even after a KILL. */
+/* Kill PROC if that is due. How long it may be waited for; negative: it has
+ * not ended in time after a KILL. */
+static double
+press_one(zp_proc *proc)
+{
+    double now = zp__now();
+
+    if (now >= proc->kill_at && proc->killed)
+        return -1;
+    if (now >= proc->kill_at) {
+        zp__proc_signal(proc, SIGKILL);
+        proc->killed = true;
+        proc->kill_at = now + KILL_MAX;
+    }
+    return proc->kill_at > now + FOR_EVER ? FOR_EVER : proc->kill_at - now;
+}
+
+/* The same of all: 0: they have ended; negative: those that are left would
+ * not even after a KILL. */
 static double
 press(const zp__procs *procs)
 {
-    double now = zp__now(), next = INFINITY;
-    bool any = false;
+    double left, least = 0;
     size_t i;
 
     for (i = 0; i < procs->n; i++) {
-        zp_proc *proc = procs->list[i];
-
-        if (zp__proc_look(proc))
+        if (zp__proc_look(procs->list[i]))
             continue;
-        any = true;
-        if (now >= proc->kill_at && proc->killed)
-            continue; /* let the others have their time */
-        if (now >= proc->kill_at) {
-            send_signal(proc, SIGKILL);
-            proc->killed = true;
-            proc->kill_at = now + KILL_MAX;
-        }
-        if (proc->kill_at < next)
-            next = proc->kill_at;
+        left = press_one(procs->list[i]);
+        if (!(fabs(least) > 0) || (left > 0 && (least < 0 || left < least)))
+            least = left;
     }
-    if (!any)
-        return 0;
-    if (next > now + 1e6 && isinf(next))
-        return 1e6;
-    return next > now ? next - now : -1;
+    return least;
 }
 
 static int
@@ -194,7 +198,7 @@ zp__procs_end(zp_ctx *ctx)
         (void)begin(proc);
     for (proc = ctx->procs; proc; proc = proc->next)
         if (!proc->ended && !ended_by(proc, proc->kill_at))
-            send_signal(proc, SIGKILL);
+            zp__proc_signal(proc, SIGKILL);
     deadline = zp__now() + KILL_MAX;
     for (proc = ctx->procs; proc; proc = proc->next)
         (void)ended_by(proc, deadline);
