@@ -84,19 +84,17 @@ static void
 judge_signal(zp_proc *proc, int number, bool core)
 {
     const zp__crash *crash = &proc->page->crash;
-    int first = atomic_load(&crash->signal);
+    bool noted = atomic_load(&crash->signal) == number;
     char what[96];
 
     proc->status = -1;
     proc->signal = number;
     proc->core = core;
-    if (first && first != number) /* the unwinder hung, an alarm ended it */
-        proc->signal = number = first;
     how(proc, ZP_EFAILED, "killed by signal %d (%s)%s%s%s", number,
-        strsignal(number), first ? ": " : "",
-        first ? zp__crash_what(crash, number, what, sizeof what) : "",
+        strsignal(number), noted ? ": " : "",
+        noted ? zp__crash_what(crash, number, what, sizeof what) : "",
         core ? ", core dumped" : "");
-    proc->backtrace = zp__crash_text(crash);
+    proc->backtrace = noted ? zp__crash_text(crash) : NULL;
 }
 
 /* Somebody else has reaped it. */
