@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/leases.h"
 #include "core/state.h"
 
 /* Run FN on TXN seen as STATE sees it. STATE may be freed by FN. */
@@ -138,8 +139,8 @@ apply(zp_state *state, edit *change, size_t need)
             zp__about_key(change->key, rc);
     }
     if (rc == 0)
-        rc = zp__txn_put(txn, state->ns, change->key, change->image,
-                         change->size);
+        rc = zp__txn_put_kept(txn, state->ns, change->key, change->image,
+                              change->size);
     rc = zp__write_end(state, txn, rc);
     free(change->heap);
     return zp__state_done(state, rc);

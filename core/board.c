@@ -54,6 +54,7 @@ fill(zp__shared *shared, const zp__place *place, const zp__pid *self)
     shared->owner = *self;
     if (place->durable)
         strcpy(shared->data, place->data);
+    atomic_store(&shared->lease_look, INT64_MAX);
     /* Ids of an earlier life of a durable state stand in its log. */
     atomic_store(&shared->writers, zp__random() >> 1);
     __atomic_store_n(&shared->magic, ZP__BOARD_MAGIC, __ATOMIC_RELEASE);

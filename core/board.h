@@ -29,11 +29,12 @@
 #include "core/place.h"
 
 #define ZP__BOARD_MAGIC UINT64_C(0x31647261426f727a) /* "zroBard1" */
-#define ZP__BOARD_VERSION 3
+#define ZP__BOARD_VERSION 4
 #define ZP__INTEREST 65536 /* buckets of the interest filter */
 #define ZP__CALLS 1024     /* interesting commits that are known one by one */
 #define ZP__SLOTS 1024     /* of watching contexts: a bell each (slots.h) */
 #define ZP__WANTED 1024    /* buckets of topics that slots are interested in */
+#define ZP__HOLDERS 1024   /* processes that the server looks after, by pid */
 
 /* The bell of a watching context: who has it, and was it rung? Each on a cache
  * line of its own: they are written to by different processors. */
@@ -81,6 +82,14 @@ typedef struct zp__shared {
     _Atomic uint64_t looked; /* newest commit that was compared with interest */
     _Atomic uint64_t calls;  /* how many of them were of interest ... */
     _Atomic uint64_t called[ZP__CALLS]; /* ... and which, the latest */
+
+    /* leases of keys (store_leases.c, server_leases.c): what the server has to
+       look at, and when it will by itself */
+    _Atomic uint64_t leases;     /* commits, twice; odd: one is under way */
+    _Atomic uint64_t lease_told; /* those that need a look */
+    _Atomic int64_t lease_look;  /* CLOCK_BOOTTIME ns; INT64_MAX: never */
+    _Atomic uint64_t holders[ZP__HOLDERS]; /* zp__holder_word() at pid's place:
+                                              it is watched to its end */
 
     /* the watchers' own bells: a row of `wanted` has a bit per slot */
     _Atomic uint32_t slots_used; /* none from here on was ever claimed */

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/leases.h"
 #include "core/state.h"
 
 struct zp_iter {
@@ -281,7 +282,8 @@ zp_update(zp_state *state, const zp_pair *pairs, size_t n)
     return zp__state_done(state, zp__write_end_many(state, txn, rc));
 }
 
-/* Is ITEM what the transaction has at KEY? */
+/* Is ITEM what the transaction has at KEY? Then it is not written, but becomes
+ * an ordinary key like all that are. */
 static int
 has_equal(zp__txn *txn, const char *ns, const char *key, const zp__item *item)
 {
@@ -292,8 +294,11 @@ has_equal(zp__txn *txn, const char *ns, const char *key, const zp__item *item)
         return 0;
     if (rc != 0)
         return rc;
-    return mine.size == item->size &&
-           memcmp(mine.image, item->image, item->size) == 0;
+    if (mine.size != item->size ||
+        memcmp(mine.image, item->image, item->size) != 0)
+        return 0;
+    rc = mine.leased ? zp__txn_set_lease(txn, ns, key, NULL) : 0;
+    return rc == 0 ? 1 : rc;
 }
 
 /* The image may lie in the very transaction that is written: then LMDB may

@@ -26,16 +26,28 @@ put_be32(unsigned char *p, uint32_t value)
     return p;
 }
 
-size_t
-zp__rowkey_cur(void *buffer, const char *ns, const char *key)
+static size_t
+put_names(void *buffer, char kind, const char *ns, const char *key)
 {
     unsigned char *p = buffer;
     size_t ns_size = strlen(ns) + 1;
     size_t key_size = strlen(key);
-    *p++ = 'k';
+    *p++ = (unsigned char)kind;
     memcpy(p, ns, ns_size);
     memcpy(p + ns_size, key, key_size);
     return 1 + ns_size + key_size;
+}
+
+size_t
+zp__rowkey_cur(void *buffer, const char *ns, const char *key)
+{
+    return put_names(buffer, 'k', ns, key);
+}
+
+size_t
+zp__rowkey_lease(void *buffer, const char *ns, const char *key)
+{
+    return put_names(buffer, 'b', ns, key);
 }
 
 size_t
@@ -120,6 +132,37 @@ zp__cur_parse(const void *data, size_t size, zp__cur_row *ret)
     }
     ret->image = data;
     return rest == ret->head.size;
+}
+
+bool
+zp__lease_names(const void *rowkey, size_t size, char *ret_ns, char *ret_key)
+{
+    const char *ns = (const char *)rowkey + 1;
+    const char *end =
+        size > 1 && *(const char *)rowkey == 'b' ? memchr(ns, 0, size - 1) : 0;
+    size_t ns_size, key_size;
+
+    if (end == NULL)
+        return false;
+    ns_size = (size_t)(end - ns);
+    key_size = size - 1 - ns_size - 1;
+    if (ns_size == 0 || ns_size > ZP__NS_MAX || key_size == 0 ||
+        key_size > ZP__KEY_MAX || memchr(end + 1, 0, key_size) != NULL)
+        return false;
+    memcpy(ret_ns, ns, ns_size + 1);
+    memcpy(ret_key, end + 1, key_size);
+    ret_key[key_size] = '\0';
+    return true;
+}
+
+bool
+zp__lease_parse(const void *data, size_t size, zp__lease *ret)
+{
+    if (size != sizeof *ret)
+        return false;
+    memcpy(ret, data, sizeof *ret);
+    return ret->holder.pid >= 0 && ret->deadline_ns >= 0 &&
+           (ret->holder.pid > 0 || ret->deadline_ns > 0);
 }
 
 int

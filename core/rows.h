@@ -12,6 +12,9 @@
  *   o revision rank     a large image: owned by the current row that points to
  *                       it, later by the log row whose change replaced it
  *   n ns                number of keys of a namespace (u64)
+ *   b ns 0 key          why a key goes by itself: zp__lease. Its current row
+ *                       has ZP__ROW_LEASED, so that a put of an ordinary key
+ *                       need not look. The past knows nothing of leases.
  *   m, mp               zp__meta; zp__counts, of the records
  *   p id                record of a process that runs
  *   q id                record of one that has ended: the first is the oldest
@@ -34,7 +37,7 @@
 
 #include <zp.h>
 
-#include "core/store.h"
+#include "core/leases.h"
 
 #define ZP__INLINE 1800 /* bytes of an image that sits in its row */
 #define ZP__KEPT                                                               \
@@ -45,7 +48,8 @@
 enum zp__row_flag { /* beside zp_change_flag's 1, 2, 4 */
                     ZP__ROW_DELETED = ZP_DELETED,
                     ZP__ROW_OUTSIDE = 1 << 8, /* the image is an o row */
-                    ZP__ROW_LOST = 1 << 9     /* it was too large to be kept */
+                    ZP__ROW_LOST = 1 << 9,    /* it was too large to be kept */
+                    ZP__ROW_LEASED = 1 << 10  /* the key has a b row */
 };
 
 typedef struct zp__cur {
@@ -119,6 +123,7 @@ size_t zp__rowkey_outside(void *buffer, const zp__outside *outside);
 size_t zp__rowkey_ns(void *buffer, const char *ns);
 size_t zp__rowkey_record(void *buffer, uint64_t id, bool ended);
 bool zp__rowkey_is_record(const void *key, size_t size, bool ended);
+size_t zp__rowkey_lease(void *buffer, const char *ns, const char *key);
 uint64_t zp__rowkey_u64(const void *key); /* the one behind the first byte */
 
 /* A current row taken apart: false if its bytes make no sense. */
@@ -128,6 +133,12 @@ typedef struct zp__cur_row {
     zp__outside outside; /* with ZP__ROW_OUTSIDE */
 } zp__cur_row;
 bool zp__cur_parse(const void *data, size_t size, zp__cur_row *ret);
+
+/* The key of a b row, and the row, taken apart (RET_NS: ZP__NS_MAX + 1 bytes,
+ * RET_KEY: ZP__KEY_MAX + 1); false if the bytes make no sense. */
+bool zp__lease_names(const void *rowkey, size_t size, char *ret_ns,
+                     char *ret_key);
+bool zp__lease_parse(const void *data, size_t size, zp__lease *ret);
 
 /* A change of a chunk taken apart. */
 typedef struct zp__chg_row {

@@ -311,6 +311,7 @@ open_server(zp__server *server)
     zp__server_find_map(server);
     plan_duties(server);
     zp__server_bells_open(server);
+    zp__server_leases_open(server);
     enter_board(server);
     return 0;
 }
@@ -341,6 +342,7 @@ free_server(zp__server *server)
 {
     close_sockets(server);
     zp__server_bells_free(server);
+    zp__server_leases_free(server);
     zp__topics_free(&server->topics);
     free(server->request);
     if (server->owner_fd >= 0)
@@ -398,7 +400,7 @@ new_server(bool self_owned)
     if (!server)
         return NULL;
     server->lock = server->owner_fd = server->signal_fd = -1;
-    server->statm_fd = -1;
+    server->statm_fd = server->leases.poll_fd = -1;
     memset(server->bells, 0xff, sizeof server->bells); /* -1: not opened */
     server->self_owned = self_owned;
     return server;

@@ -7,6 +7,7 @@
  *     server_publish.c  reads the log and the subscriptions, sends
  *     server_bells.c    rings the watchers' own bells
  *     server_topics.c   what is subscribed to, and the interest filter
+ *     server_leases.c   deletes the keys whose lease is over
  *     server_tree.c     ends the processes of the state
  *     server_memory.c   lets go of the store's mapped pages
  */
@@ -15,6 +16,7 @@
 
 #include <sys/resource.h>
 
+#include "core/server_leases.h"
 #include "core/server_topics.h"
 #include "core/slots.h"
 #include "core/store.h"
@@ -63,6 +65,8 @@ typedef struct zp__server {
     double look; /* when to look for unanswered bells; 0: none is out */
     size_t n_late;
     uint8_t late[ZP__LATE][ZP__TOPIC_SIZE]; /* rung, no message yet */
+
+    zp__leases leases;
 
     unsigned char *request; /* room for the largest */
     void *map;              /* of the store's file; NULL: not found */

@@ -6,9 +6,11 @@
  *         |    pass over the log             (what came before the fence)
  *         |    subscriptions, requests       (read dry: ZMQ_FD tells edges;
  *         |                                   those that were used since)
- *         |    poll: bell, XPUB, ROUTER, owner, signals, 100 ms or 1 s
+ *         |    poll: bell, XPUB, ROUTER, owner, signals, holders of
+ *         |          leases; 100 ms or 1 s, or what comes due sooner
  *         |    asleep = 0                    (rung: something to do)
  *         |    passes while there is something
+ *         |    keys whose lease is over, duties
  *         +--- drain the bell
  *
  * This is the doorbell of board.h with one change, checked by the same model
@@ -18,6 +20,9 @@
  * look again, and a stream of writes that nobody watches cannot keep the
  * server from sleeping. The bell is drained before the fence, not right after
  * the poll, which takes two system calls out of the way from bell to message.
+ *
+ * The server writes, too (server_leases.c). Its commits come before the pass
+ * behind the next fence, as everybody's do that found it awake.
  *
  * The timeout is for writers that died between commit and bell.
  */
@@ -39,7 +44,7 @@
 #define DUTY_SECONDS 1.0 /* between looks at directory and owner */
 #define READERS_SECONDS 30.0
 
-enum { BELL, PUB, CTL, OWNER, SIGNALS, N_FDS };
+enum { BELL, PUB, CTL, OWNER, SIGNALS, LEASES, N_FDS };
 
 /* ------------------------------------------------------------ requests -- */
 
@@ -205,7 +210,7 @@ sleep_ms(const zp__server *server)
         if (sync < ms)
             ms = sync < 1 ? 1 : (int)sync;
     }
-    return zp__server_look_ms(server, ms);
+    return zp__server_leases_ms(server, zp__server_look_ms(server, ms));
 }
 
 /* Announce the sleep, look once more, sleep: 0, or an error. */
@@ -231,7 +236,8 @@ fall_asleep(zp__server *server, struct pollfd *fds)
     if (rc < 0 && errno != EINTR)
         return zp__fail_errno(errno, "the server cannot poll");
     if (rc < 0)
-        fds[BELL].revents = fds[OWNER].revents = fds[SIGNALS].revents = 0;
+        fds[BELL].revents = fds[OWNER].revents = fds[SIGNALS].revents =
+            fds[LEASES].revents = 0;
     server->pub_used |= rc < 0 || fds[PUB].revents;
     server->ctl_used |= rc < 0 || fds[CTL].revents;
     return 0;
@@ -285,6 +291,7 @@ watch_fds(const zp__server *server, struct pollfd *fds)
     fds[CTL].fd = server->ctl_fd;
     fds[OWNER].fd = server->owner_fd;
     fds[SIGNALS].fd = server->signal_fd;
+    fds[LEASES].fd = server->leases.poll_fd;
     for (i = 0; i < N_FDS; i++)
         fds[i].events = POLLIN;
 }
@@ -308,9 +315,11 @@ zp__server_loop(zp__server *server)
             return ZP__END_OWNER;
         if (fds[OWNER].revents && owner_told(server, fds))
             return ZP__END_OWNER;
+        zp__server_leases_turn(server, fds[LEASES].revents != 0);
         rc = do_duties(server);
         if (rc)
             return rc;
         fds[OWNER].fd = server->owner_fd;
+        fds[LEASES].fd = server->leases.poll_fd;
     }
 }

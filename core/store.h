@@ -78,6 +78,7 @@ typedef struct zp__item {
     uint64_t revision;     /* of the change that made it; 0: before the log */
     uint64_t created;      /* revision that created the key, and the rank */
     uint32_t created_rank; /* among those created in one transaction */
+    bool leased;           /* told by a txn alone: leases.h */
 } zp__item;
 
 int zp__view_new(zp__view **ret, zp__store *store);

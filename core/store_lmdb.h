@@ -9,6 +9,7 @@
  *   store_txn.c    transactions: begin, commit, nested ones
  *   store_write.c  put and delete
  *   store_log.c    commit's log row; forgetting old rows
+ *   store_leases.c leases of keys, and telling the server of them
  *   store_space.c  room: limits and the reserve
  *   store_readers.c  who reads
  *   store_records.c  records of processes
@@ -31,6 +32,13 @@ typedef struct zp__buffer { /* kept from one transaction to the next */
     unsigned char *data;
     size_t size;
 } zp__buffer;
+
+struct zp__lease_news { /* what a transaction has done to leases ... */
+    bool any;
+    uint64_t bound; /* ... of this holder, whom the server may not know */
+    int64_t due;    /* ... and their earliest deadline */
+    uint64_t count; /* the board's before the commit */
+};
 
 struct zp__txn {
     zp__store *store;
@@ -59,6 +67,7 @@ struct zp__txn {
     zp__journal journal;
     zp__buffer row; /* a log row being made */
     zp__buffer old; /* one being forgotten */
+    struct zp__lease_news leases;
 };
 
 struct zp__store {
@@ -173,6 +182,16 @@ int zp__row_delete(zp__txn *txn, const void *key, size_t key_size);
 /* End a transaction of rows that are no change of the state: no revision, no
  * log row. Without RC commit, else abort and give that back. */
 int zp__txn_end_plain(zp__txn *txn, int rc);
+
+/* The row of a lease in TXN, while the key is put or deleted. */
+int zp__lease_put(zp__txn *txn, const char *ns, const char *key,
+                  const zp__lease *lease);
+int zp__lease_drop(zp__txn *txn, const char *ns, const char *key);
+
+/* Around the commit of a transaction with TXN->leases: mark the board; behind
+ * the commit and a fence say whether the server has to look. True: ring. */
+void zp__leases_begin(zp__txn *txn);
+bool zp__leases_tell(zp__txn *txn);
 
 /* Write the log row of TXN's changes and forget what is too old. *RET_N: how
  * many changes there were (0: nothing was written). */

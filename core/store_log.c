@@ -96,23 +96,18 @@ restore(zp__txn *txn, const zp__touch *touch)
 }
 
 /* A nested rollback took back all that was done to the key after its touch:
- * its row is the old one, and no change. */
+ * its row is of an older revision, and no change (a lease that it was given, or
+ * lost, is none). */
 static int
 untouched(zp__txn *txn, const zp__touch *touch, bool *ret)
 {
-    unsigned char key[ZP__ROWKEY_MAX];
-    MDB_val data;
-    MDB_val mdb_key = {zp__rowkey_cur(key, zp__touch_ns(&txn->journal, touch),
-                                      zp__touch_key(&txn->journal, touch)),
-                       key};
-    int rc = mdb_get(zp__txn_mdb(txn), ZP__DBI, &mdb_key, &data);
+    zp__cur_row row;
+    int rc = zp__cur_get(txn->store, zp__txn_mdb(txn),
+                         zp__touch_ns(&txn->journal, touch),
+                         zp__touch_key(&txn->journal, touch), &row);
 
-    if (rc != 0 && rc != MDB_NOTFOUND)
-        return zp__mdb_fail(txn->store, rc, "reading");
-    *ret = rc == 0 && data.mv_size == touch->old_size &&
-           memcmp(data.mv_data, zp__touch_old(&txn->journal, touch),
-                  touch->old_size) == 0;
-    return 0;
+    *ret = rc == 0 && row.head.revision != txn->revision;
+    return rc == ZP_ENOKEY ? 0 : rc;
 }
 
 /* Leave only real changes in the journal, sorted. */

@@ -109,6 +109,7 @@ zp__txn_begin(zp__store *store, zp__txn **ret, uint64_t writer, double timeout,
     txn->ranks = 0;
     txn->broken = 0;
     txn->deletes = deletes;
+    txn->leases = (struct zp__lease_news){.due = INT64_MAX};
     rc = begin_mdb(txn);
     if (rc != 0) {
         release(txn);
@@ -183,29 +184,33 @@ zp__txn_commit(zp__txn *txn, uint64_t *ret_revision)
 
     if (rc == 0)
         rc = zp__log_append(txn, &n);
-    if (rc != 0 || n == 0) {
+    if (rc != 0 || (n == 0 && !txn->leases.any)) {
         zp__txn_abort(txn);
         if (rc == 0 && ret_revision != NULL)
             *ret_revision = revision - 1;
         return rc;
     }
+    if (txn->leases.any)
+        zp__leases_begin(txn);
     rc = commit_mdb(txn);
-    if (rc != 0) {
-        release(txn);
-        return rc;
+    if (rc == 0 && n > 0) {
+        txn->last = txn->next;
+        txn->fresh = false;
+        atomic_store_explicit(&store->board.shared->head, revision,
+                              memory_order_release);
+    } else {
+        txn->known = 0; /* that id may be another's yet */
     }
-    txn->last = txn->next;
-    txn->fresh = false;
-    atomic_store_explicit(&store->board.shared->head, revision,
-                          memory_order_release);
     zp__board_fence();
-    bool ring = look(txn);
+    bool ring = rc == 0 && n > 0 && look(txn);
+    if (txn->leases.any && zp__leases_tell(txn))
+        ring = true;
     release(txn);
     if (ring)
         zp__board_ring(&store->board);
-    if (ret_revision != NULL)
-        *ret_revision = revision;
-    return 0;
+    if (rc == 0 && ret_revision != NULL)
+        *ret_revision = n > 0 ? revision : revision - 1;
+    return rc;
 }
 
 int

@@ -161,23 +161,24 @@ drop_own_outside(zp__txn *txn, const zp__cur_row *row, bool live)
 
 /* ---- put and delete ---- */
 
+/* FLAGS: ZP__ROW_LEASED or 0. */
 static int
 put_row(zp__txn *txn, const char *ns, const char *key, zp__cur *head,
-        const void *image, size_t size)
+        const void *image, size_t size, uint32_t flags)
 {
     unsigned char buffer[ZP__ROWKEY_MAX];
     unsigned char row[sizeof *head + ZP__INLINE];
     size_t rest = size;
 
     head->size = (uint32_t)size;
-    head->flags = 0;
+    head->flags = flags;
     if (size > ZP__INLINE) {
         zp__outside outside = {txn->revision, txn->ranks++, 0};
         int rc = zp__row_put(txn, buffer, zp__rowkey_outside(buffer, &outside),
                              image, size);
         if (rc != 0)
             return rc;
-        head->flags = ZP__ROW_OUTSIDE;
+        head->flags |= ZP__ROW_OUTSIDE;
         rest = sizeof outside;
         memcpy(row + sizeof *head, &outside, sizeof outside);
     } else {
@@ -188,13 +189,26 @@ put_row(zp__txn *txn, const char *ns, const char *key, zp__cur *head,
                        sizeof *head + rest);
 }
 
-int
-zp__txn_put(zp__txn *txn, const char *ns, const char *key, const void *image,
-            size_t size)
+/* The b row beside a row that is put: LEASE, none, or (KEEP) what there is.
+ * *RET: the flag of the row. */
+static int
+put_lease(zp__txn *txn, const char *ns, const char *key, bool had,
+          const zp__lease *lease, bool keep, uint32_t *ret)
+{
+    *ret = lease != NULL || (had && keep) ? ZP__ROW_LEASED : 0;
+    if (lease != NULL)
+        return zp__lease_put(txn, ns, key, lease);
+    return had && !keep ? zp__lease_drop(txn, ns, key) : 0;
+}
+
+static int
+put(zp__txn *txn, const char *ns, const char *key, const void *image,
+    size_t size, const zp__lease *lease, bool keep)
 {
     zp__touch *touch;
     zp__cur_row row;
-    bool live;
+    uint32_t flags = 0;
+    bool live, had;
     int rc = txn->broken;
 
     if (rc == 0 && size > txn->store->limits.max_value)
@@ -209,10 +223,16 @@ zp__txn_put(zp__txn *txn, const char *ns, const char *key, const void *image,
         rc = touch_key(txn, ns, key, &touch, &row, &live);
     if (rc != 0)
         return rc;
-    bool same;
-    rc = compare_old(txn, touch, image, size, &same);
+    had = live && (row.head.flags & ZP__ROW_LEASED);
+    if (lease != NULL || had)
+        rc = zp__space_ensure(txn, sizeof *lease);
+    bool same = false;
+    if (rc == 0)
+        rc = compare_old(txn, touch, image, size, &same);
     if (rc == 0)
         rc = drop_own_outside(txn, &row, live);
+    if (rc == 0)
+        rc = put_lease(txn, ns, key, had, lease, keep, &flags);
     if (rc != 0)
         return rc;
     touch->next.created = live ? row.head.created : txn->revision;
@@ -221,8 +241,29 @@ zp__txn_put(zp__txn *txn, const char *ns, const char *key, const void *image,
     touch->absent = false;
     touch->stale = false;
     txn->writes++;
-    rc = put_row(txn, ns, key, &touch->next, image, size);
+    rc = put_row(txn, ns, key, &touch->next, image, size, flags);
     return rc == 0 && !live ? count_key(txn, ns, 1) : rc;
+}
+
+int
+zp__txn_put(zp__txn *txn, const char *ns, const char *key, const void *image,
+            size_t size)
+{
+    return put(txn, ns, key, image, size, NULL, false);
+}
+
+int
+zp__txn_put_leased(zp__txn *txn, const char *ns, const char *key,
+                   const void *image, size_t size, const zp__lease *lease)
+{
+    return put(txn, ns, key, image, size, lease, false);
+}
+
+int
+zp__txn_put_kept(zp__txn *txn, const char *ns, const char *key,
+                 const void *image, size_t size)
+{
+    return put(txn, ns, key, image, size, NULL, true);
 }
 
 int
@@ -243,6 +284,11 @@ zp__txn_delete(zp__txn *txn, const char *ns, const char *key)
         rc = zp__space_ensure(txn, 0);
     if (rc == 0)
         rc = touch_key(txn, ns, key, &touch, &row, &live);
+    if (rc == 0 && (row.head.flags & ZP__ROW_LEASED)) {
+        rc = zp__space_ensure(txn, 0);
+        if (rc == 0)
+            rc = zp__lease_drop(txn, ns, key);
+    }
     if (rc == 0)
         rc = drop_own_outside(txn, &row, live);
     if (rc != 0)
@@ -271,6 +317,7 @@ fill_item(zp__txn *txn, const zp__cur_row *row, zp__item *ret)
     ret->revision = row->head.revision;
     ret->created = row->head.created;
     ret->created_rank = row->head.created_rank;
+    ret->leased = row->head.flags & ZP__ROW_LEASED;
     return zp__cur_image(txn->store, zp__txn_mdb(txn), row, &ret->image);
 }
 

@@ -89,6 +89,82 @@ test_longest_names(void **state)
     assert_in_range(zp__rowkey_ns(key, ns), 1, sizeof key);
 }
 
+/* ---- leases ---- */
+
+static void
+test_lease_names(void **state)
+{
+    unsigned char key[ZP__ROWKEY_MAX + 2], damaged[ZP__ROWKEY_MAX + 2];
+    char ns[ZP__NS_MAX + 1], name[ZP__KEY_MAX + 1], *copy;
+    char long_ns[ZP__NS_MAX + 2], long_name[ZP__KEY_MAX + 2];
+
+    (void)state;
+    for (int i = 0; i < CHANGES; i++) {
+        size_t size = zp__rowkey_lease(key, names[i][0], names[i][1]);
+
+        for (size_t cut = 0; cut <= size; cut++) {
+            size_t ns_size = strlen(names[i][0]);
+
+            copy = malloc(cut ? cut : 1);
+            memcpy(copy, key, cut);
+            assert_int_equal(zp__lease_names(copy, cut, ns, name),
+                             cut > 1 + ns_size + 1);
+            free(copy);
+        }
+        assert_true(zp__lease_names(key, size, ns, name));
+        assert_string_equal(ns, names[i][0]);
+        assert_string_equal(name, names[i][1]);
+        memcpy(damaged, key, size);
+        damaged[0] = 'k';
+        assert_false(zp__lease_names(damaged, size, ns, name));
+        memcpy(damaged, key, size);
+        damaged[1] = 0; /* no namespace */
+        assert_false(zp__lease_names(damaged, size, ns, name));
+        memcpy(damaged, key, size);
+        damaged[size] = 0; /* a NUL in the key */
+        assert_false(zp__lease_names(damaged, size + 1, ns, name));
+    }
+    memset(long_ns, 'n', sizeof long_ns);
+    memset(long_name, 'k', sizeof long_name);
+    long_ns[ZP__NS_MAX] = long_name[ZP__KEY_MAX] = 0;
+    assert_true(zp__lease_names(key, zp__rowkey_lease(key, long_ns, long_name),
+                                ns, name));
+    assert_string_equal(name, long_name);
+    long_name[ZP__KEY_MAX] = 'k';
+    memcpy(key, "bn\0", 3);
+    memset(key + 3, 'k', ZP__KEY_MAX + 1);
+    assert_false(zp__lease_names(key, 3 + ZP__KEY_MAX + 1, ns, name));
+    memset(key, 'b', sizeof key);
+    key[1 + ZP__NS_MAX + 1] = 0;
+    assert_false(zp__lease_names(key, 1 + ZP__NS_MAX + 1 + 5, ns, name));
+}
+
+static void
+test_lease_rows(void **state)
+{
+    zp__lease lease = {.holder = {.pid = 7, .start = 9}, .boot = 1};
+    zp__lease parsed;
+
+    (void)state;
+    for (size_t size = 0; size < sizeof lease; size++) {
+        char *copy = malloc(size ? size : 1);
+        memcpy(copy, &lease, size);
+        assert_false(zp__lease_parse(copy, size, &parsed));
+        free(copy);
+    }
+    assert_true(zp__lease_parse(&lease, sizeof lease, &parsed));
+    assert_int_equal(parsed.holder.pid, 7);
+    lease.holder.pid = 0;
+    assert_false(zp__lease_parse(&lease, sizeof lease, &parsed));
+    lease.deadline_ns = 5;
+    assert_true(zp__lease_parse(&lease, sizeof lease, &parsed));
+    lease.deadline_ns = -5;
+    assert_false(zp__lease_parse(&lease, sizeof lease, &parsed));
+    lease.deadline_ns = 5;
+    lease.holder.pid = -1;
+    assert_false(zp__lease_parse(&lease, sizeof lease, &parsed));
+}
+
 /* ---- current rows ---- */
 
 static void
@@ -234,7 +310,8 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         ZP_TEST(test_keys_sort),     ZP_TEST(test_slots),
-        ZP_TEST(test_longest_names), ZP_TEST(test_current_rows),
+        ZP_TEST(test_longest_names), ZP_TEST(test_lease_names),
+        ZP_TEST(test_lease_rows),    ZP_TEST(test_current_rows),
         ZP_TEST(test_chunks),        ZP_TEST(test_damaged_chunks),
     };
     return zp_test_main("rows", tests, sizeof tests / sizeof *tests, 30);
