@@ -431,6 +431,59 @@ ZP_API int zp_set_none(zp_state *state, const char *key);
 ZP_API int zp_set_value(zp_state *state, const char *key,
                         const zp_value *value);
 
+/*
+ * Leases: keys that go by themselves, with a process, after a time, or with
+ * whichever comes first. They go as by zp_delete(), with a revision and an
+ * event, whose writer is the state server; until it has come to that, reads
+ * see the key as it was. Each write decides anew: what is set, popped, updated
+ * or replaced without options is an ordinary key afterwards;
+ * zp_increase() and its kin, and zp_append(), leave the lease as it is. The
+ * past has no leases: a snapshot is -EINVAL here (written to, -EROFS).
+ */
+
+enum zp_set_flag {
+    ZP_BOUND = 1 << 0 /* the key goes when the process that set it ends, in
+                         whatever way */
+};
+
+typedef struct zp_set_options {
+    size_t size;
+    unsigned flags; /* zp_set_flag */
+    double ttl;     /* seconds from the call until the key goes, at most 1e9;
+                       0: never */
+} zp_set_options;
+
+/* Set options written where they are used: ZP_WITH(.flags = ZP_BOUND). As
+ * ZP_WATCH(). */
+#define ZP_WITH(...)                                                           \
+    (&(zp_set_options){.size = sizeof(zp_set_options), __VA_ARGS__})
+
+/* Set KEY with a lease (NULL: without, as zp_set()). Errors: as writing;
+ * -EINVAL (unknown flags; ttl is negative, too large or not a number); -errno
+ * (ZP_BOUND: /proc does not tell who this process is). */
+ZP_API int zp_set_with(zp_state *state, const char *key,
+                       const zp_set_options *options, const char *format, ...);
+ZP_API int zp_set_value_with(zp_state *state, const char *key,
+                             const zp_set_options *options,
+                             const zp_value *value);
+
+/* Let KEY go TTL seconds from now, instead of what was; negative: not after a
+ * time. Any key, whoever set it; its process, if it is bound to one, stays. No
+ * change: no revision, no event. Errors: ZP_ENOKEY, -EINVAL (ttl is 0, too
+ * large or not a number), as writing. */
+ZP_API int zp_renew(zp_state *state, const char *key, double ttl);
+
+typedef struct zp_lease {
+    size_t size; /* in: sizeof(zp_lease) */
+    int pid;     /* bound to this process; 0: to none */
+    double ttl;  /* seconds left, 0: it is over, and about to go (its process
+                    has ended, too); negative: for ever */
+} zp_lease;
+
+/* Tell of the lease of KEY; an ordinary one's is pid 0, ttl -1. Errors:
+ * ZP_ENOKEY, -EINVAL (size; STATE is a snapshot). */
+ZP_API int zp_get_lease(zp_state *state, const char *key, zp_lease *ret_lease);
+
 /* Get KEY into addresses, or as a plain C value. Strings, bytes and values
  * are the caller's: free(), zp_value_free(). A string always has its NUL;
  * bytes have one behind them as well, not counted. */

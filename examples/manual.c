@@ -199,6 +199,52 @@ one_before(zp_state *state, const char *key, int64_t *ret_value)
 /* [/at] */
 
 /* zp_history(3): all that a key has been, from now back. */
+/* [lease] */
+/* To be called every few seconds by who works, whose name is USER: nobody else
+ * does, for 30 seconds more. Or another one has taken over. */
+static int
+work_on(zp_state *txn, void *user)
+{
+    const char *name = user;
+    char *worker;
+    int rc, same;
+
+    rc = zp_get_string(txn, "worker", &worker);
+    if (rc == ZP_ENOKEY) /* nobody's, or no more: it was too slow */
+        return zp_set_with(txn, "worker", ZP_WITH(.ttl = 30), "s", &name);
+    if (rc < 0)
+        return rc;
+    same = strcmp(worker, name) == 0;
+    free(worker);
+    return same ? zp_renew(txn, "worker", 30) : -EBUSY;
+}
+
+static int
+how_long(zp_state *state)
+{
+    zp_lease lease = {.size = sizeof(lease)};
+    int rc = zp_get_lease(state, "worker", &lease);
+
+    if (rc >= 0)
+        printf("for %.0f seconds\n", lease.ttl);
+    return rc;
+}
+/* [/lease] */
+
+static int
+working(zp_state *state)
+{
+    char ann[] = "ann", ben[] = "ben";
+    int rc;
+
+    if ((rc = zp_atomic(state, work_on, ann)) < 0 ||
+        (rc = zp_atomic(state, work_on, ann)) < 0)
+        return rc;
+    rc = zp_atomic(state, work_on, ben);
+    printf("ben: %s\n", rc == -EBUSY ? "busy" : "what?");
+    return how_long(state);
+}
+
 /* [history] */
 static int
 look_back(zp_state *state, const char *key)
@@ -663,6 +709,7 @@ main(int argc, char **argv)
                  {"zp_snapshot", earlier},
                  {"zp_history", looking_back},
                  {"zp_atomic", bank},
+                 {"zp_set_with", working},
                  {"zp_call_when_change", watching},
                  {"zp_watch", live},
                  {"zp_watch_next", following},

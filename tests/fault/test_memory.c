@@ -4,8 +4,10 @@
  * and valgrind). The waits are test_memory_waits.c.
  */
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/fault/no_memory.h"
 
@@ -193,6 +195,35 @@ whole(int rc)
     assert_int_equal(first, last);
 }
 
+/* With a lease as it was asked for, or not at all. */
+static int
+leases(void)
+{
+    const char *text = "text";
+    zp_lease lease = {.size = sizeof lease};
+    zp_value *value = NULL;
+    int rc = zp_clear(live), set;
+
+    if (rc < 0)
+        return rc;
+    rc = set = zp_set_with(live, "l", ZP_WITH(.flags = ZP_BOUND, .ttl = 1000),
+                           "s", &text);
+    assert_int_equal(zp_contains(live, "l"), set == 0);
+    TRY(zp_get_lease(live, "l", &lease));
+    if (rc == 0)
+        assert_true(lease.pid == getpid() && lease.ttl > 0);
+    TRY(zp_append(live, "l", "s", &text));
+    TRY(zp_get_value(live, "l", &value));
+    TRY(zp_renew(live, "l", -1));
+    lease.ttl = 0;
+    if (set == 0 && zp_get_lease(live, "l", &lease) == 0)
+        assert_true(lease.pid == getpid() && (lease.ttl < 0) == (rc == 0));
+    TRY(zp_set_value_with(live, "l", ZP_WITH(.ttl = 1000), value));
+    zp_value_free(value);
+    TRY(zp_set_int(live, "l", 1));
+    return rc;
+}
+
 /* One step of a walk: when there was no memory for it, it was not taken. */
 static int
 step(zp_history *history, uint64_t revision)
@@ -371,6 +402,88 @@ test_dictionary(void **state)
 }
 
 static void
+test_leases(void **state)
+{
+    (void)state;
+    with_failures(leases, no_more);
+}
+
+/* ---- the server's own ---- */
+
+static int
+serve(void *user)
+{
+    zp_ctx_options options = {.size = sizeof options, .name = "memory"};
+    zp_serve_options serving = {
+        .size = sizeof serving, .ready_fd = *(int *)user, .state = &options};
+
+    return zp_serve(&serving) == 0 ? 0 : 1;
+}
+
+static int
+hold(void *user)
+{
+    const zp_sync *sync = user; /* ready, go, set */
+    zp_ctx *mine;
+    int rc;
+
+    if (zp_ctx_attach(&mine, "memory", NULL) != 0)
+        return 1;
+    zp_sync_post(&sync[0]);
+    zp_sync_wait(&sync[1], 60);
+    do
+        rc = zp_set_with(zp_ctx_state(mine), "held", ZP_WITH(.flags = ZP_BOUND),
+                         ZP_I(1));
+    while (rc == -ENOMEM);
+    zp_sync_post(&sync[2]);
+    return rc == 0 ? 0 : 2;
+}
+
+static bool
+is_gone(void *user)
+{
+    return zp_contains(user, "held") == 0;
+}
+
+/* An allocation of the server fails while it looks after leases: it tries
+ * again, and goes on. */
+static void
+test_server_leases(void **state)
+{
+    zp_sync sync[3], ready;
+    char line[256];
+    zp_pong pong;
+    pid_t server;
+
+    (void)state;
+    zp_sync_open(&ready);
+    server = zp_test_fork(serve, &ready.fd[1]);
+    assert_true(read(ready.fd[0], line, sizeof line) > 0);
+    assert_int_equal(zp_ctx_attach(&ctx, "memory", NULL), 0);
+    for (int i = 0; i < 3; i++)
+        zp_sync_open(&sync[i]);
+    for (long k = 1; k < 12; k++) {
+        pid_t pid = zp_test_fork(hold, sync);
+
+        zp_sync_wait(&sync[0], 20);
+        atomic_store(countdown, k);
+        zp_sync_post(&sync[1]);
+        zp_sync_wait(&sync[2], 20);
+        assert_int_equal(zp_test_wait(pid, 20), 0);
+        assert_true(zp_test_until(is_gone, zp_ctx_state(ctx), 20));
+        atomic_store(countdown, 0);
+    }
+    assert_int_equal(zp_ping(ctx, &pong, NULL, 0, 20), 0);
+    assert_int_equal(pong.server_pid, server);
+    ctx = zp_ctx_free(ctx);
+    kill(server, SIGTERM);
+    assert_int_equal(zp_test_wait(server, 20), 0);
+    for (int i = 0; i < 3; i++)
+        zp_sync_close(&sync[i]);
+    zp_sync_close(&ready);
+}
+
+static void
 test_looking_back(void **state)
 {
     (void)state;
@@ -406,6 +519,8 @@ main(void)
         ZP_TEST_WITH(test_values, open_ctx, close_ctx),
         ZP_TEST_WITH(test_popping, open_ctx, close_ctx),
         ZP_TEST_WITH(test_dictionary, open_ctx, close_ctx),
+        ZP_TEST_WITH(test_leases, open_ctx, close_ctx),
+        ZP_TEST(test_server_leases),
         ZP_TEST_WITH(test_looking_back, open_ctx, close_ctx),
         ZP_TEST_WITH(test_watching, open_ctx, close_ctx),
         ZP_TEST_WITH(test_polling, open_ctx, close_ctx),

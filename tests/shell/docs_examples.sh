@@ -86,6 +86,9 @@ deleted
 zp_atomic
 the second time: refused
 ann 3, ben 7
+zp_set_with
+ben: busy
+for 30 seconds
 zp_call_when_change
 a: 0 -> 1
 a: 1 -> 2

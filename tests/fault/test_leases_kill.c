@@ -1,0 +1,569 @@
+/*
+ * Leases when things go wrong: holders that are killed, end or are stopped, the
+ * server killed before or after, a writer that dies before it could tell, one
+ * that is stopped with the lock, no descriptors, ten thousand keys at once.
+ * What must go goes, what must stay stays.
+ */
+#include <signal.h>
+#include <sys/resource.h>
+
+#include "core/board.h"
+#include "core/place.h"
+#include "tests/api/waiting.h"
+
+#define ANSWER 20 /* seconds, times zp_test_slow() */
+
+static const zp_set_options bound = {.size = sizeof bound, .flags = ZP_BOUND};
+
+typedef struct holding {
+    const char *address;
+    zp_sync ready, go;
+    int first, keys; /* "k<first>" and so on */
+} holding;
+
+static char *
+name(char buffer[16], int i)
+{
+    snprintf(buffer, 16, "k%05d", i);
+    return buffer;
+}
+
+/* Hold the keys, tell, end when told to. */
+static int
+hold(void *user)
+{
+    const holding *h = user;
+    char key[16];
+    zp_ctx *ctx;
+
+    assert_ok(zp_ctx_attach(&ctx, h->address, NULL));
+    for (int i = h->first; i < h->first + h->keys; i++)
+        assert_ok(zp_set_with(zp_ctx_state(ctx), name(key, i), &bound,
+                              ZP_I(getpid())));
+    zp_sync_post(&h->ready);
+    zp_sync_wait(&h->go, 600);
+    return 0; /* without a word: the context is not freed */
+}
+
+static void
+holding_open(holding *h, fixture *f, int keys)
+{
+    *h = (holding){.address = zp_ctx_address(f->ctx), .keys = keys};
+    zp_sync_open(&h->ready);
+    zp_sync_open(&h->go);
+}
+
+static void
+holding_close(holding *h)
+{
+    zp_sync_close(&h->ready);
+    zp_sync_close(&h->go);
+}
+
+static pid_t
+holder(holding *h)
+{
+    pid_t pid = zp_test_fork(hold, h);
+
+    zp_sync_wait(&h->ready, ANSWER * zp_test_slow());
+    return pid;
+}
+
+static void
+end(pid_t pid)
+{
+    kill(pid, SIGKILL);
+    assert_int_equal(zp_test_wait(pid, ANSWER), -SIGKILL);
+}
+
+static int
+has_few(zp_state *snapshot, void *user)
+{
+    uint64_t n;
+    int rc = zp_length(snapshot, &n);
+
+    return rc < 0 ? rc : n <= *(uint64_t *)user;
+}
+
+/* Wait until N keys are left, and no fewer. Returns how long it took. */
+static double
+left(fixture *f, uint64_t n)
+{
+    double begun = zp_test_now();
+    uint64_t length = 0;
+    int rc = zp_get_when(f->state, NULL, NULL, 0, ANSWER * zp_test_slow(), NULL,
+                         has_few, &n);
+
+    assert_ok(zp_length(f->state, &length));
+    if (rc != 0 || length != n)
+        fail_msg("%s: %d keys are left, not %d", zp_strerror(rc), (int)length,
+                 (int)n);
+    return zp_test_now() - begun;
+}
+
+/* A key that goes by its time has gone: so the server has looked at all. */
+static void
+let_look(fixture *f)
+{
+    uint64_t n;
+
+    assert_ok(zp_length(f->state, &n));
+    assert_ok(zp_set_with(f->state, "mark", ZP_WITH(.ttl = 0.001), ZP_I(1)));
+    left(f, n);
+}
+
+static void
+kill_server(fixture *f)
+{
+    pid_t pid = server_of(f->ctx);
+    double until = zp_test_now() + ANSWER * zp_test_slow();
+
+    kill(pid, SIGKILL);
+    while (zp_test_process_state(pid) && zp_test_process_state(pid) != 'Z')
+        assert_true(zp_test_now() < until);
+}
+
+/* ---------------------------------------------------------------- holders --
+ */
+
+/* Goal: killed, ended, ended by itself while stopped: it goes. Stopped: it
+ * stays. */
+static void
+test_ends(void **state)
+{
+    fixture *f = *state;
+    holding h;
+    double worst = 0, sum = 0;
+    pid_t pid;
+
+    holding_open(&h, f, 1);
+    for (int i = 0; i < 20; i++) {
+        pid = holder(&h);
+        if (i % 2) /* else it may not know the holder yet */
+            let_look(f);
+        if (i % 3 == 0) {
+            kill(pid, SIGKILL);
+        } else if (i % 3 == 1) {
+            zp_sync_post(&h.go);
+        } else {
+            kill(pid, SIGSTOP);
+            let_look(f);
+            assert_return(zp_contains(f->state, "k00000"), 1);
+            kill(pid, SIGKILL);
+        }
+        double took = left(f, 0); /* a zombie has ended */
+        worst = took > worst ? took : worst;
+        sum += took;
+        zp_test_wait(pid, ANSWER);
+    }
+    print_message("# gone after %.1f ms, %.1f at most\n", sum * 50,
+                  worst * 1e3);
+    holding_close(&h);
+}
+
+/* Goal: a process that has forked, without a context in the child: the child
+ * holds nothing, whoever ends first. */
+static int
+fork_and_end(void *user)
+{
+    const holding *h = user;
+    zp_ctx *ctx;
+
+    assert_ok(zp_ctx_attach(&ctx, h->address, NULL));
+    assert_ok(zp_set_with(zp_ctx_state(ctx), "forked", &bound, ZP_I(1)));
+    holding child = *h;
+    zp_sync_open(&child.ready);
+    pid_t pid = zp_test_fork(hold, &child);
+    zp_sync_wait(&child.ready, ANSWER * zp_test_slow());
+    end(pid);
+    zp_sync_post(&h->ready);
+    zp_sync_wait(&h->go, 600);
+    return 0;
+}
+
+static void
+test_fork(void **state)
+{
+    fixture *f = *state;
+    holding h;
+
+    holding_open(&h, f, 3);
+    pid_t pid = zp_test_fork(fork_and_end, &h);
+    zp_sync_wait(&h.ready, ANSWER * zp_test_slow());
+    left(f, 1);
+    assert_return(zp_contains(f->state, "forked"), 1);
+    end(pid);
+    left(f, 0);
+    holding_close(&h);
+}
+
+/* Goal: ten thousand keys of fifty processes that all die at once; others stay.
+ * The server's memory stays what it was. */
+static void
+test_many(void **state)
+{
+    fixture *f = *state;
+    int processes = zp_test_instrumented() ? 5 : 50;
+    holding h;
+    pid_t pids[50], stays;
+
+    holding_open(&h, f, 200);
+    set(f->state, "plain", 1);
+    h.first = 90000;
+    stays = holder(&h);
+    let_look(f);
+    long before = zp_test_vm_rss(server_of(f->ctx));
+    for (int i = 0; i < processes; i++) {
+        h.first = i * 200;
+        pids[i] = holder(&h);
+    }
+    for (int i = 0; i < processes; i++)
+        kill(pids[i], SIGKILL);
+    for (int i = 0; i < processes; i++)
+        zp_test_wait(pids[i], ANSWER);
+    print_message("# %d keys are gone after %.0f ms\n", processes * 200,
+                  left(f, 201) * 1e3);
+    if (!zp_test_instrumented())
+        assert_in_range(zp_test_vm_rss(server_of(f->ctx)), 0, before + 6144);
+    end(stays);
+    left(f, 1);
+    holding_close(&h);
+}
+
+/* ---------------------------------------------------------------- renewing --
+ */
+
+typedef struct renewing {
+    const char *address;
+    int number;
+} renewing;
+
+static int
+renew_often(void *user)
+{
+    const renewing *r = user;
+    double ttl = 5 * zp_test_slow();
+    zp_state *state;
+    char key[16];
+    zp_ctx *ctx;
+
+    assert_ok(zp_ctx_attach(&ctx, r->address, NULL));
+    state = zp_ctx_state(ctx);
+    for (int i = 0; i < 50; i++)
+        assert_ok(zp_set_with(state, name(key, r->number * 50 + i),
+                              ZP_WITH(.ttl = ttl), ZP_I(1)));
+    for (int round = 0; round < rounds(100); round++)
+        for (int i = 0; i < 50; i++)
+            assert_ok(zp_renew(state, name(key, r->number * 50 + i), ttl));
+    for (int i = 0; i < 50; i++)
+        assert_ok(zp_renew(state, name(key, r->number * 50 + i), 0.01));
+    zp_ctx_free(ctx);
+    return 0;
+}
+
+/* Goal: renewed all the time they stay, and not a revision is made of it; then
+ * all go. */
+static void
+test_renewals(void **state)
+{
+    fixture *f = *state;
+    renewing r[4];
+    pid_t pids[4];
+
+    for (int i = 0; i < 4; i++) {
+        r[i] = (renewing){zp_ctx_address(f->ctx), i};
+        pids[i] = zp_test_fork(renew_often, &r[i]);
+    }
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(zp_test_wait(pids[i], 3 * ANSWER), 0);
+    left(f, 0);
+    assert_in_range(head_of(f->state), 201, 400);
+}
+
+/* ------------------------------------------------------------- the server --
+ */
+
+/* Goal: killed before the holder, or after it; the next one knows what to do.
+ * What lives stays, and is watched by the new one, too. */
+static void
+test_server_killed(void **state)
+{
+    fixture *f = *state;
+    holding h;
+    pid_t pid, stays;
+
+    holding_open(&h, f, 3);
+    h.first = 100;
+    stays = holder(&h);
+    h.first = 0;
+    for (int i = 0; i < rounds(10); i++) {
+        pid = holder(&h);
+        kill_server(f);
+        if (i % 2) {
+            assert_ok(zp_ping(f->ctx, NULL, NULL, 0, ANSWER * zp_test_slow()));
+            let_look(f);
+            assert_return(zp_contains(f->state, "k00000"), 1);
+        }
+        end(pid);
+        assert_ok(zp_ping(f->ctx, NULL, NULL, 0, ANSWER * zp_test_slow()));
+        left(f, 3);
+        assert_return(zp_contains(f->state, "k00100"), 1);
+    }
+    end(stays);
+    left(f, 0);
+    holding_close(&h);
+}
+
+/* Goal: a lease set while no server runs. */
+static void
+test_set_without_server(void **state)
+{
+    fixture *f = *state;
+    holding h;
+
+    holding_open(&h, f, 3);
+    kill_server(f);
+    pid_t pid = holder(&h);
+    assert_ok(zp_set_with(f->state, "t", ZP_WITH(.ttl = 0.001), ZP_I(1)));
+    assert_ok(zp_ping(f->ctx, NULL, NULL, 0, ANSWER * zp_test_slow()));
+    left(f, 3);
+    end(pid);
+    left(f, 0);
+    holding_close(&h);
+}
+
+/* Goal: a writer that died between its commit and telling of it: the count in
+ * the board is odd, and nobody was told. */
+static void
+test_died_untold(void **state)
+{
+    fixture *f = *state;
+    zp__board board;
+    zp__place place;
+    holding h;
+
+    holding_open(&h, f, 1);
+    assert_ok(zp__place_find(&place, zp_ctx_address(f->ctx)));
+    assert_ok(zp__board_open(&board, &place));
+    let_look(f);
+    for (int i = 0; i < 2; i++) {
+        pid_t server = server_of(f->ctx);
+
+        kill(server, SIGSTOP);
+        pid_t pid = holder(&h);
+        assert_int_equal(atomic_load(&board.shared->leases) % 2, 0);
+        atomic_fetch_sub(&board.shared->leases, 1);
+        atomic_fetch_sub(&board.shared->lease_told, 1);
+        if (i == 1) /* the next writer finds it, and tells */
+            assert_ok(zp_set_with(f->state, "other", &bound, ZP_I(1)));
+        end(pid);
+        kill(server, SIGCONT);
+        left(f, (uint64_t)i);
+    }
+    assert_int_equal(atomic_load(&board.shared->leases) % 2, 0);
+    zp__board_close(&board);
+    holding_close(&h);
+}
+
+static int
+stop_inside(zp_state *txn, void *user)
+{
+    (void)user;
+    int rc = zp_set_int(txn, "x", 1);
+    raise(SIGSTOP);
+    return rc;
+}
+
+static int
+hold_lock(void *user)
+{
+    zp_ctx *mine;
+
+    assert_ok(zp_ctx_attach(&mine, user, NULL));
+    assert_ok(zp_atomic(zp_ctx_state(mine), stop_inside, NULL));
+    zp_ctx_free(mine);
+    return 0;
+}
+
+static bool
+is_stopped(void *user)
+{
+    return zp_test_process_state(*(pid_t *)user) == 'T';
+}
+
+/* Goal: while a stopped writer has the lock, leases are due; the server answers
+ * all the time, and deletes them as soon as it can. */
+static void
+test_lock_held(void **state)
+{
+    fixture *f = *state;
+    holding h;
+
+    holding_open(&h, f, 3);
+    pid_t pid = holder(&h);
+    assert_ok(zp_set_with(f->state, "t", ZP_WITH(.ttl = 0.2), ZP_I(1)));
+    pid_t writer = zp_test_fork(hold_lock, (void *)zp_ctx_address(f->ctx));
+    assert_true(zp_test_until(is_stopped, &writer, ANSWER));
+    end(pid);
+    for (int i = 0; i < 20; i++)
+        assert_ok(zp_ping(f->ctx, NULL, NULL, 0, ANSWER * zp_test_slow()));
+    assert_return(zp_contains(f->state, "k00000"), 1);
+    kill(writer, SIGCONT);
+    assert_int_equal(zp_test_wait(writer, ANSWER), 0);
+    left(f, 1);
+    assert_return(zp_contains(f->state, "x"), 1);
+
+    /* one that is killed there */
+    pid = holder(&h);
+    writer = zp_test_fork(hold_lock, (void *)zp_ctx_address(f->ctx));
+    assert_true(zp_test_until(is_stopped, &writer, ANSWER));
+    end(pid);
+    end(writer);
+    left(f, 1);
+    holding_close(&h);
+}
+
+/* ----------------------------------------------------------- descriptors -- */
+
+static int
+with_limit(void *user)
+{
+    struct rlimit limit = {*(rlim_t *)user, *(rlim_t *)user};
+    pid_t pids[30];
+    fixture *f = NULL;
+    holding h;
+
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    assert_int_equal(watching_setup((void **)&f), 0);
+    holding_open(&h, f, 1);
+    for (int i = 0; i < 30; i++) {
+        h.first = i;
+        pids[i] = holder(&h);
+    }
+    let_look(f);
+    assert_int_equal(zp_contains(f->state, "k00029"), 1);
+    for (int i = 0; i < 30; i += 2)
+        end(pids[i]);
+    left(f, 15);
+    for (int i = 1; i < 30; i += 2)
+        end(pids[i]);
+    left(f, 0);
+    holding_close(&h);
+    watching_teardown((void **)&f);
+    return 0;
+}
+
+/* Goal: a server without descriptors for all holders, or for any, looks for
+ * them by the clock. */
+static void
+test_few_descriptors(void **state)
+{
+    (void)state;
+    for (rlim_t limit = 60; limit <= 100; limit += 20)
+        assert_int_equal(
+            zp_test_wait(zp_test_fork(with_limit, &limit), 3 * ANSWER), 0);
+}
+
+/* ---------------------------------------------------------------- all of it --
+ */
+
+/* Set, renew, add to and delete keys of its own for ever; whenever a bound one
+ * is not what it was, tell. */
+static int
+churn(void *user)
+{
+    const renewing *r = user;
+    zp_state *state;
+    zp_ctx *ctx;
+    char key[16];
+    unsigned seed = (unsigned)getpid();
+    int64_t values[5] = {0};
+
+    assert_ok(zp_ctx_attach(&ctx, r->address, NULL));
+    state = zp_ctx_state(ctx);
+    for (int i = 0; i < 5; i++) { /* a dead one's may be there yet */
+        values[i] = i;
+        assert_ok(zp_set_with(state, name(key, r->number * 10 + i), &bound,
+                              ZP_I(values[i])));
+    }
+    for (int rc = 0; rc == 0;) {
+        int i = (int)(rand_r(&seed) % 5);
+
+        name(key, r->number * 10 + i);
+        assert_int_equal(int_at(state, key), values[i]);
+        switch (rand_r(&seed) % 5) {
+        case 0:
+            rc = zp_set_with(state, key, &bound, ZP_I(++values[i]));
+            break;
+        case 1:
+            rc = zp_increase(state, key, &values[i], 1);
+            break;
+        case 2:
+            rc = zp_renew(state, key, 1000);
+            break;
+        case 3:
+            rc = zp_delete(state, key);
+            if (rc == 0)
+                rc = zp_set_with(state, key, &bound, ZP_I(values[i]));
+            break;
+        default:
+            name(key, r->number * 10 + 5 + i);
+            rc = zp_set_with(state, key, ZP_WITH(.ttl = 0.001), ZP_I(1));
+        }
+        assert_ok(rc);
+    }
+    return 1;
+}
+
+/* Goal: holders and servers killed at random while they write: a bound key of a
+ * living process is never lost, and in the end all that must go have gone. */
+static void
+test_chaos(void **state)
+{
+    fixture *f = *state;
+    renewing r[6];
+    pid_t pids[6];
+    struct timespec nap = {.tv_nsec = 20 * 1000 * 1000};
+
+    srand((unsigned)getpid());
+    for (int i = 0; i < 6; i++) {
+        r[i] = (renewing){zp_ctx_address(f->ctx), i};
+        pids[i] = zp_test_fork(churn, &r[i]);
+    }
+    for (int round = 0; round < rounds(60); round++) {
+        int i = rand() % 8;
+
+        nanosleep(&nap, NULL); /* let them do something */
+        if (i >= 6) {
+            kill_server(f);
+            assert_ok(zp_ping(f->ctx, NULL, NULL, 0, ANSWER * zp_test_slow()));
+            continue;
+        }
+        end(pids[i]); /* and not by an assertion */
+        pids[i] = zp_test_fork(churn, &r[i]);
+    }
+    for (int i = 0; i < 6; i++)
+        end(pids[i]);
+    left(f, 0);
+}
+
+#define WITH(f) ZP_TEST_WITH(f, watching_setup, watching_teardown)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        WITH(test_ends),
+        WITH(test_fork),
+        WITH(test_many),
+        WITH(test_renewals),
+        WITH(test_server_killed),
+        WITH(test_set_without_server),
+        WITH(test_died_untold),
+        WITH(test_lock_held),
+        ZP_TEST(test_few_descriptors),
+        WITH(test_chaos),
+    };
+    return zp_test_main("leases kill", tests, sizeof tests / sizeof *tests,
+                        120);
+}
