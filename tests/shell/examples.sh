@@ -155,6 +155,33 @@ luck_test() {
 }
 check luck_test luck_test
 
+# led: are these, on stdin, four terms of four different candidates?
+led() {
+    awk '
+        !/^term [1-4]: candidate [1-5] leads$/ { exit bad = 1 }
+        $2 != ++n ":" || seen[$4]++ { exit bad = 1 }
+        END { exit bad || n != 4 }'
+}
+terms() { # terms CANDIDATE...
+    local n=0
+    for candidate; do
+        echo "term $((++n)): candidate $candidate leads"
+    done
+}
+try_led() { terms "$@" | led; }
+check "four of five may lead" try_led 3 1 5 2
+check_fails "three are too few" try_led 3 1 5
+check_fails "five are too many" try_led 3 1 5 2 4
+check_fails "the dead do not lead" try_led 3 1 3 2
+check_fails "there is no sixth" try_led 3 1 6 2
+leader() { # leader SECONDS
+    "$bin/leader" "$1" >"$work/out" 2>"$work/err" && [ ! -s "$work/err" ] &&
+        led <"$work/out" && return
+    cat "$work/out" "$work/err"
+    return 1
+}
+check leader leader "$((2 * ${ZP_TEST_SLOW:-1}))"
+
 # Its output may go anywhere.
 same "cookie_eater | cat ends" 11 "$("$bin/cookie_eater" | cat | wc -l)"
 
@@ -185,6 +212,7 @@ for example in chain_reaction peanut_processor state_watchers; do
     under_load $others prints_again $example
 done
 under_load $others luck_test
+under_load $others leader 15
 kill "${busy[@]}"
 wait "${busy[@]}" 2>/dev/null
 wait $button
