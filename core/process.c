@@ -84,6 +84,18 @@ undo(zp_proc **procs, size_t n)
     }
 }
 
+/* Of those that have one attempt only the child has its end of a pipe: who
+ * reads the other sees that it has ended, without any loop. */
+static void
+let_go_of_pipes(zp_proc **procs, size_t n)
+{
+    size_t i;
+
+    for (i = 0; i < n; i++)
+        if (!procs[i]->retry)
+            zp__streams_free(procs[i], false);
+}
+
 /* Start all N or none. */
 static int
 start(zp_proc **procs, size_t n)
@@ -96,8 +108,10 @@ start(zp_proc **procs, size_t n)
         rc = zp__proc_prepare(procs[i]);
     for (; rc == 0 && gone < n; gone++)
         rc = zp__proc_go(procs[gone]);
-    if (rc == 0)
+    if (rc == 0) {
+        let_go_of_pipes(procs, n);
         return 0;
+    }
     snprintf(text, sizeof text, "%s", zp__fail_text());
     undo(procs, i);
     return zp__fail(rc, "%s", text);

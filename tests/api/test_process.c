@@ -957,6 +957,28 @@ test_unasked(void **state)
     zp_ctx_free(ctx);
 }
 
+/* Who reads what a process writes need not run the loop to see its end. */
+static void
+test_pipe_without_loop(void **state)
+{
+    zp_spawn_options options = {.size = sizeof options,
+                                .out = {.kind = ZP_STREAM_PIPE}};
+    zp_ctx *ctx = new_ctx(NULL);
+    struct pollfd poller = {.events = POLLIN};
+    zp_proc *proc;
+    char byte;
+
+    (void)state;
+    assert_int_equal(zp_spawn(ctx, &proc, &options, returns_nothing, NULL), 0);
+    poller.fd = zp_proc_stream(proc, 1);
+    assert_true(poller.fd >= 0);
+    assert_int_equal(poll(&poller, 1, (int)(20e3 * zp_test_slow())), 1);
+    assert_int_equal(read(poller.fd, &byte, 1), 0);
+    close(poller.fd);
+    result_of(proc, 0);
+    zp_ctx_free(ctx);
+}
+
 /* With ever more descriptors, until there are enough for parent and child: a
  * clear error from the one or the other each time, and nothing left. */
 static void
@@ -1314,6 +1336,7 @@ main(void)
         ZP_TEST(test_namespace),
         ZP_TEST(test_stolen_status),
         ZP_TEST(test_unasked),
+        ZP_TEST(test_pipe_without_loop),
         ZP_TEST(test_unasked_without_loop),
         ZP_TEST(test_few_descriptors),
         ZP_TEST(test_function_forks),
