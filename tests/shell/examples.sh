@@ -138,6 +138,69 @@ none  was next
 gone  was next
 status 0"
 
+prints nested_procs "the sum is 5050
+1-100: 5050
+  1-50: 1275
+    1-25: 325
+    26-50: 950
+  51-100: 3775
+    51-75: 1575
+    76-100: 2200
+status 0"
+prints retries "flaky: 3 attempts, done
+fetch: 2 attempts, done
+forbidden: 1 attempts, Permission denied: nobody may do that
+broken: 4 attempts, the process failed again and again
+status 0"
+prints services "the service is ready
+it says: 3 times 3 is 9
+it says: 5 times 5 is 25
+it says: 12 times 12 is 144
+the customer has ended: all is well
+the service has ended: killed by signal 15 (Terminated)
+status 0"
+
+# What no two reports have in common: pids, places, times, frames.
+masked() {
+    sed -e 's/, core dumped//' -e 's/^process [0-9]*/process PID/' \
+        -e 's@^\(  at  *\).*/\(remote_errors.c\):[0-9]*$@\1\2:LINE@' \
+        -e 's/^\(  started  *\).*, ran [0-9.]* s$/\1TIME/' \
+        -e 's/^\(  record  *[0-9]* of \)[^,]*/\1STATE/' \
+        -e '/^    #[1-9]/d' -e '/^    \.\.\.$/d' \
+        -e 's/^\(    #0  \).*/\1FRAME/'
+}
+same remote_errors "looker: code -2, status 1, signal 0
+  there is no teapot in the house
+crasher: code -20012, status -1, signal 11
+  killed by signal 11 (Segmentation fault): SIGSEGV at address 0x10
+counter: code -20012, status 3, signal 0
+  exited with status 3
+  it has left 17
+winner: code 7, status 0, signal 0
+3 of 4 have failed:
+process PID (looker) failed
+  outcome   code -2 (No such file or directory), exit status 1
+  error     there is no teapot in the house
+  at        remote_errors.c:LINE
+  started   TIME
+  attempts  1
+  record    1 of STATE, namespace default
+process PID (crasher) failed
+  outcome   code -20012 (the process failed), SIGSEGV
+  error     killed by signal 11 (Segmentation fault): SIGSEGV at address 0x10
+  started   TIME
+  attempts  1
+  record    2 of STATE, namespace default
+  backtrace
+    #0  FRAME
+process PID (counter) failed
+  outcome   code -20012 (the process failed), exit status 3
+  error     exited with status 3
+  started   TIME
+  attempts  1
+  record    3 of STATE, namespace default
+status 0" "$({ "$bin/remote_errors" 2>&1; echo "status $?"; } | masked)"
+
 # lucky: is this a line of three equal numbers, and nothing else?
 lucky() { [ "$(sed 's/^luck: \([0-9]\) \1 \1$/lucky/')" = lucky ]; }
 try_luck() { echo "$1" | lucky; }
@@ -208,7 +271,8 @@ under_load() { # under_load ROUNDS COMMAND...
     same "under load, $rounds times: $*" 0 $bad
 }
 under_load $rounds feasts cookie_eater 5 5 0
-for example in chain_reaction peanut_processor state_watchers; do
+for example in chain_reaction peanut_processor state_watchers \
+    nested_procs retries services; do
     under_load $others prints_again $example
 done
 under_load $others luck_test
