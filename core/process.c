@@ -255,7 +255,10 @@ spawn_exec(zp_ctx *ctx, zp_proc **ret, const zp_spawn_options *options,
     if (rc < 0)
         return rc;
     name_program(proc, argv[0]);
-    rc = zp__job_exec(&proc->job, ctx, argv, env);
+    if (proc->job.again_copy)
+        rc = zp__fail(-EINVAL, "retry.arg_size: a program has its argv");
+    if (rc == 0)
+        rc = zp__job_exec(&proc->job, ctx, argv, env);
     if (rc == 0 && !(options->flags & ZP_DEFERRED))
         rc = start(&proc, 1);
     if (rc < 0) {

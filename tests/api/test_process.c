@@ -979,6 +979,29 @@ test_pipe_without_loop(void **state)
     zp_ctx_free(ctx);
 }
 
+/* What would be passed to a function is refused where there is none. */
+static void
+test_program_takes_no_argument(void **state)
+{
+    const char *const argv[] = {"true", NULL};
+    char arg[] = "x";
+    zp_retry retry = {
+        .size = sizeof retry, .flags = ZP_RETRY_ARG, .retries = 1};
+    zp_spawn_options options = {.size = sizeof options, .retry = &retry};
+    zp_ctx *ctx = new_ctx(NULL);
+
+    (void)state;
+    retry.arg = arg;
+    retry.arg_size = sizeof arg;
+    assert_int_equal(zp_spawn_exec(ctx, NULL, &options, argv, NULL), -EINVAL);
+    assert_non_null(strstr(zp_ctx_error(ctx), "retry.arg_size"));
+    options.retry = NULL;
+    options.arg_size = sizeof arg;
+    assert_int_equal(zp_spawn_exec(ctx, NULL, &options, argv, NULL), -EINVAL);
+    assert_non_null(strstr(zp_ctx_error(ctx), "options.arg_size"));
+    zp_ctx_free(ctx);
+}
+
 /* With ever more descriptors, until there are enough for parent and child: a
  * clear error from the one or the other each time, and nothing left. */
 static void
@@ -1337,6 +1360,7 @@ main(void)
         ZP_TEST(test_stolen_status),
         ZP_TEST(test_unasked),
         ZP_TEST(test_pipe_without_loop),
+        ZP_TEST(test_program_takes_no_argument),
         ZP_TEST(test_unasked_without_loop),
         ZP_TEST(test_few_descriptors),
         ZP_TEST(test_function_forks),
