@@ -36,5 +36,5 @@ fi
 
 # Names that another library exports already.
 same "no name of zenoh-pico or CZMQ is taken" "" "$(echo "$declared" |
-    grep -E '^(zp_start_|zp_read|zp_send_|zp_config_|zproc_)')"
+    grep -E '^(zp_start_|zp_read(_|$)|zp_send_|zp_config_|zproc_)')"
 tap_done
