@@ -919,15 +919,22 @@ ZP_API int zp_go_live(zp_watch *watch);
  *                                                         zp_strerror()
  *     zp_exit(0), exit(0), 0              0       0       ""
  *       program ended so
- *     zp_exit(n), exit(n)  ZP_EFAILED     n       0       zp_fail()'s, or
+ *     zp_exit(n)           ZP_EFAILED     n       0       zp_fail()'s, or
  *                                                         "exited with ..."
+ *     exit(n), program     ZP_EFAILED     n       0       "exited with ..."
+ *       ended so
  *     killed by a signal   ZP_EFAILED     -1      n       "killed by signal..."
- *     no context, no       the error of   70      0       its text
- *       program            that
+ *     no context, or its   the error of   70      0       its text
+ *       end not recorded     that
+ *     not started again    likewise       -1      0       its text
+ *     stopped, deferred    -ECANCELED     -1      0       that it was
  *     crash loop           ZP_ECRASHLOOP  as the last     how many failures in
  *                                         one             what time
- *     exit status taken    ZP_EFAILED,    -1      0       that it was taken, or
- *       by the application or code                        as told by zp_fail()
+ *     exit status taken    as above if its function has returned or called
+ *       by the application   zp_exit(); else ZP_EFAILED, -1, 0, that it was
+ *
+ * A result of zp_return() is left by who returned or called zp_exit(). What
+ * fails before a process first runs is the error of the call that starts it.
  *
  * The parent's loop is what notices ends and starts attempts: this happens in
  * zp_run(), in whatever waits, in zp_ctx_dispatch().
@@ -1057,9 +1064,10 @@ ZP_API int zp_spawn_many(zp_ctx *ctx, zp_proc **ret_procs,
 /* Run a program: ARGV (ends with NULL) is searched for as by execvp(); ENV
  * (ends with NULL; NULL: the caller's environment) gets ZP_ADDRESS and
  * ZP_NAMESPACE added, which are what zp_ctx_attach(&ctx, NULL, NULL) takes: so
- * it finds the state. Descriptors without close-on-exec are inherited. It is
- * ready as soon as it runs. Errors: as zp_spawn(), and those of execve()
- * (-ENOENT, -EACCES, ...); -EINVAL (arg_size or retry.arg_size is set). */
+ * it finds the state. Descriptors without close-on-exec are inherited. Without
+ * a name it has that of its file. It is ready as soon as it runs. Errors: as
+ * zp_spawn(), and those of execve() (-ENOENT, -EACCES, ...); -EINVAL (arg_size
+ * or retry.arg_size is set). */
 ZP_API int zp_spawn_exec(zp_ctx *ctx, zp_proc **ret_proc,
                          const zp_spawn_options *options,
                          const char *const *argv, const char *const *env);
@@ -1083,8 +1091,9 @@ ZP_API int zp_wait_ready(zp_proc *proc, double timeout);
 /* Wait until PROC has ended for good, running callbacks meanwhile, and tell
  * how (RET_RESULT may be NULL). 0 if it succeeded, ZP_EFAILED if not
  * (RET_RESULT is written then, too). Can be called again. Errors: -ETIMEDOUT,
- * ZP_EBREAK, ZP_ECLOSED, a callback's negative value, -EINVAL (it was not
- * started), -EDEADLK inside an atomic operation. */
+ * ZP_EBREAK, ZP_ECLOSED, a callback's negative value, -ECANCELED (a callback
+ * gave PROC back), -EINVAL (it was not started), -ELOOP, -EDEADLK inside an
+ * atomic operation. */
 ZP_API int zp_wait(zp_proc *proc, zp_result *ret_result, double timeout);
 
 enum zp_wait_flag {
