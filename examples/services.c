@@ -105,6 +105,9 @@ start_customer(zp_ctx *ctx, zp_proc **ret_proc, char *program, zp_proc *service)
     return zp_spawn_exec(ctx, ret_proc, &options, argv, NULL);
 }
 
+/* [/program] */
+
+/* [pipes] */
 /* Our end of the pipe to its stream WHICH, for stdio. */
 static int
 open_stream(zp_proc *proc, FILE **ret_file, int which)
@@ -134,7 +137,7 @@ talk(zp_proc *customer)
     fclose(from);
     return 0;
 }
-/* [/program] */
+/* [/pipes] */
 
 /* [customer] */
 /* The program, in its own main(): $ZP_ADDRESS says where the state is. */
