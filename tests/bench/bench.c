@@ -21,6 +21,8 @@
 
 #define METRICS(...) ((const struct metric[]){__VA_ARGS__, {.name = NULL}})
 
+#define PYTHON "Python Process, "
+
 static const struct measure measures[] = {
     {"get", METRICS({"get", "us", "us", .floor_max = 2.5, .peer_min = 30}),
      "Redis GET", true, 15, 5, 30},
@@ -70,6 +72,13 @@ static const struct measure measures[] = {
     {"pss",
      METRICS({"pss-idle", "MiB", "kib", .scale = 1 / 1024.0, .floor_max = 1.3}),
      NULL, true, 3, 2, 60},
+    {"spawn", METRICS({"spawn", "us", "us", .floor_max = 5, .peer_max = 0.5}),
+     PYTHON "start, join", true, 15, 5, 30, "bench-python"},
+    {"spawn-100", METRICS({"spawn-100", "ms", "ms"}), PYTHON "100 of them",
+     true, 11, 3, 60, "bench-python"},
+    {"kill-exit", METRICS({"kill-exit", "us", "us"}), NULL, true, 11, 5, 30},
+    {"child-pss", METRICS({"child-pss", "MiB", "kib", .scale = 1 / 1024.0}),
+     PYTHON "asleep", true, 3, 2, 60, "bench-python"},
     {"stall",
      METRICS({"stall-server-rss", "MiB", "kib", .scale = 1 / 1024.0,
               .value_max = 16, .worst = true},
@@ -114,6 +123,12 @@ field(const char *answer, const char *name)
             return strtod(p + n + 1, NULL);
     }
     return NAN;
+}
+
+static const char *
+program_of(const struct measure *m, int side)
+{
+    return side == PEER && m->peer != NULL ? m->peer : programs[side];
 }
 
 static void
@@ -173,7 +188,7 @@ measure_one(const struct options *o, const struct measure *m,
     for (int side = 0; side < N_SIDES; side++) {
         runners[side].outcome = DONE;
         if (has_side(m, side) && !interrupted())
-            runner_start(&runners[side], o, programs[side], m);
+            runner_start(&runners[side], o, program_of(m, side), m);
     }
     for (int round = 0; round < rounds && !interrupted(); round++)
         for (int k = 0; k < N_SIDES; k++) {
@@ -183,7 +198,7 @@ measure_one(const struct options *o, const struct measure *m,
             if (runners[side].pid != 0)
                 answer = runner_round(&runners[side], m->timeout + o->stall);
             if (answer != NULL && o->verbose)
-                fprintf(stderr, "%s %s %d: %s\n", m->name, programs[side],
+                fprintf(stderr, "%s %s %d: %s\n", m->name, program_of(m, side),
                         round + 1, answer);
             for (int i = 0; answer != NULL && m->metrics[i].name != NULL; i++)
                 collect(&m->metrics[i], side, answer, samples[i]);

@@ -37,7 +37,8 @@ struct measure {
     const char *peer_name;        /* NULL: none */
     bool floor;
     int rounds, quick_rounds;
-    double timeout; /* seconds that a start or a round may take */
+    double timeout;   /* seconds that a start or a round may take */
+    const char *peer; /* its program; NULL: Redis's */
 };
 
 struct samples { /* of one metric on one side */

@@ -1,5 +1,5 @@
 /*
- * bench_floor.c - the floor: raw LMDB and raw ZeroMQ.
+ * bench_floor.c - the floor: raw LMDB, raw ZeroMQ, raw fork().
  */
 #include "tests/bench/floor.h"
 
@@ -12,6 +12,10 @@ static const side_measure measures[] = {
     {"callback", floor_chain_start, floor_chain_round, floor_zmq_stop},
     {"wait", floor_chain_start, floor_chain_round, floor_zmq_stop},
     {"pss", floor_idle_start, floor_idle_round, floor_zmq_stop},
+    {"spawn", floor_spawn_start, floor_spawn_round, floor_fork_stop},
+    {"spawn-100", floor_spawn_start, floor_hundred_round, floor_fork_stop},
+    {"kill-exit", floor_spawn_start, floor_kill_round, floor_fork_stop},
+    {"child-pss", floor_children_start, floor_children_round, floor_fork_stop},
     {0},
 };
 

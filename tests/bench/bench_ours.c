@@ -212,6 +212,11 @@ static const struct side_measure measures[] = {
     {"deletes", ours_deletes_start, ours_deletes_round, ours_stop},
     {"deletes-later", ours_later_start, ours_deletes_round, ours_stop},
     {"pss", ours_pss_start, ours_pss_round, ours_stop},
+    {"spawn", ours_spawn_start, ours_spawn_round, ours_stop},
+    {"spawn-100", ours_hundred_children_start, ours_hundred_children_round,
+     ours_stop},
+    {"kill-exit", ours_kill_start, ours_kill_round, ours_stop},
+    {"child-pss", ours_children_start, ours_children_round, ours_stop},
     {"stall", ours_stall_start, ours_stall_round, ours_stop},
     {0},
 };

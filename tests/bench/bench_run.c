@@ -164,7 +164,7 @@ runner_start(struct runner *r, const struct options *o, const char *program,
 
     snprintf(path, sizeof(path), "%s/%s", o->bin, program);
     if (access(path, X_OK) != 0) {
-        give_up(r, SKIPPED, program, "not built (its library is missing)");
+        give_up(r, SKIPPED, program, "not built (what it needs is missing)");
         return;
     }
     snprintf(r->dir, sizeof(r->dir), "%s/%s", o->dir, program);

@@ -221,17 +221,16 @@ crew_rss(struct side *side, pid_t pid, double *ret_kib)
 }
 
 int
-crew_pss(struct side *side, double *ret_kib)
+crew_report_pss(struct side *side, const pid_t *pids, unsigned n)
 {
     double sum = 0;
     double one;
 
-    for (unsigned i = 0; i < side->crew->n; i++) {
-        if (proc_kib(side, side->crew->pid[i], "smaps_rollup", "Pss", &one) !=
-            SIDE_OK)
+    for (unsigned i = 0; i < n; i++) {
+        if (proc_kib(side, pids[i], "smaps_rollup", "Pss", &one) != SIDE_OK)
             return SIDE_FAIL;
         sum += one;
     }
-    *ret_kib = sum / side->crew->n;
+    side_report(side, "kib", sum / n);
     return SIDE_OK;
 }

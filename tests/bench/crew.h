@@ -105,8 +105,8 @@ int crew_until_ready(struct side *side, crew_set *set, uint32_t n);
 int crew_hammer_round(struct side *side, unsigned n, double seconds);
 int crew_hammer(struct side *side, unsigned index, side_op *op);
 
-/* Pss of all members' processes, the mean in KiB; RSS of one in KiB. */
-int crew_pss(struct side *side, double *ret_kib);
+/* Report the Pss of N processes, the mean, as "kib"; RSS of one in KiB. */
+int crew_report_pss(struct side *side, const pid_t *pids, unsigned n);
 int crew_rss(struct side *side, pid_t pid, double *ret_kib);
 
 #endif

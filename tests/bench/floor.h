@@ -26,4 +26,13 @@ int floor_forwarder(struct side *side, unsigned index);
 int floor_watcher(struct side *side, unsigned index);
 int floor_idler(struct side *side, unsigned index);
 
+/* floor_fork.c: processes by fork() alone. */
+int floor_spawn_start(struct side *side);
+int floor_spawn_round(struct side *side);
+int floor_hundred_round(struct side *side);
+int floor_kill_round(struct side *side);
+int floor_children_start(struct side *side);
+int floor_children_round(struct side *side);
+void floor_fork_stop(struct side *side);
+
 #endif

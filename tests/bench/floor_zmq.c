@@ -177,12 +177,7 @@ floor_idle_start(struct side *side)
 int
 floor_idle_round(struct side *side)
 {
-    double kib;
-
-    if (crew_pss(side, &kib) != SIDE_OK)
-        return SIDE_FAIL;
-    side_report(side, "kib", kib);
-    return SIDE_OK;
+    return crew_report_pss(side, side->crew->pid, side->crew->n);
 }
 
 void

@@ -78,6 +78,16 @@ int ours_waiter(struct side *side, unsigned index);
 int ours_wait_start(struct side *side);
 int ours_wait_round(struct side *side);
 
+/* ours_spawn.c */
+int ours_spawn_start(struct side *side);
+int ours_spawn_round(struct side *side);
+int ours_hundred_children_start(struct side *side);
+int ours_hundred_children_round(struct side *side);
+int ours_kill_start(struct side *side);
+int ours_kill_round(struct side *side);
+int ours_children_start(struct side *side);
+int ours_children_round(struct side *side);
+
 /* ours_stall.c */
 int ours_stalled(struct side *side, unsigned index);
 int ours_stall_start(struct side *side);

@@ -180,10 +180,5 @@ ours_pss_start(struct side *side)
 int
 ours_pss_round(struct side *side)
 {
-    double kib;
-
-    if (crew_pss(side, &kib) != SIDE_OK)
-        return SIDE_FAIL;
-    side_report(side, "kib", kib);
-    return SIDE_OK;
+    return crew_report_pss(side, side->crew->pid, side->crew->n);
 }

@@ -139,6 +139,18 @@ side_report_op(struct side *side, side_op *op)
     return SIDE_OK;
 }
 
+int
+side_report_each(struct side *side, side_one *one, uint32_t n)
+{
+    int64_t ns[SIDE_EACH_MAX];
+
+    for (uint32_t i = 0; i < n; i++)
+        if (one(side, &ns[i]) != SIDE_OK)
+            return SIDE_FAIL;
+    side_report(side, "us", side_percentile(ns, n, 0.5) / 1e3);
+    return SIDE_OK;
+}
+
 /* Tell the driver. It has gone: nothing is left to do but to clean up. */
 static bool
 say(const char *word, const char *rest)

@@ -34,6 +34,10 @@
 #define SIDE_WATCHERS 64        /* of one key */
 #define SIDE_WATCHES 100        /* of a key each, in one process */
 #define SIDE_HAMMERS 8          /* processes that increment one key */
+#define SIDE_CHILDREN 100       /* processes that are started as one */
+#define SIDE_SPAWN_WARM 10      /* processes before the first round */
+#define SIDE_SPAWNS(side) ((side)->quick ? 20u : 50u) /* in a round */
+#define SIDE_KILLS(side) ((side)->quick ? 15u : 40u)  /* likewise */
 #define SIDE_SETS(side)                                                        \
     ((side)->quick ? 60u : 100u) /* in a round of latency                      \
                                   */
@@ -83,6 +87,12 @@ int side_repeat(struct side *side, side_op *op, uint32_t n);
 
 /* The ordinary round of a measure that is one operation in a loop. */
 int side_report_op(struct side *side, side_op *op);
+
+/* The ordinary round of one that times itself: ONE, N times (at most
+ * SIDE_EACH_MAX); the median is told in microseconds. */
+#define SIDE_EACH_MAX 256
+typedef int side_one(struct side *side, int64_t *ret_ns);
+int side_report_each(struct side *side, side_one *one, uint32_t n);
 
 /* CLOCK_MONOTONIC in nanoseconds; sleep so many. */
 int64_t side_now(void);

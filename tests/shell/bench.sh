@@ -80,7 +80,20 @@ side ours 9
 check "a miss is a miss without the peer, too" bench
 same "short" short "$(field verdict)"
 
+side ours 30
+side floor 7
+side python 70
+check "a peer of its own" bench spawn
+same "counts instead of the other" 0.428571 "$(field ours/peer)"
+same "met" ok "$(field verdict)"
+side ours 36
+check "slower" bench spawn
+same "is short" short "$(field verdict)"
+same "the name of the peer" "Python Process, start, join" \
+    "$(field peer_name)"
+
 rm "$bin/bench-redis"
+side floor 1
 side ours 2
 check "a peer that was not built" bench
 same "is skipped as well" skipped "$(field verdict)"
