@@ -535,20 +535,6 @@ zp__store_close(zp__store *store)
     return NULL;
 }
 
-/* An environment is 3 MiB of lists beside its map: over nested children that
- * adds up. mdb_env_close() is the one call that an inherited environment
- * survives: it unmaps, closes and frees, and of the shared memory it touches
- * the reader slots of this pid alone, which are none. No lock: the thread that
- * may have held it does not exist here. */
-void
-zp__store_abandon(void)
-{
-    for (zp__store *store = table; store != NULL; store = store->next) {
-        mdb_env_close(store->env);
-        store->env = NULL;
-    }
-}
-
 zp__board *
 zp__store_board(zp__store *store)
 {

@@ -46,11 +46,6 @@ int zp__store_create(const zp__place *place, const zp__limits *limits);
 int zp__store_open(zp__store **ret, const zp__place *place);
 zp__store *zp__store_close(zp__store *store);
 
-/* In a child of a fork, before anything else: give back what LMDB holds of the
- * parent's stores. Only while every descriptor is still what it was at the
- * fork; zp__fork_child() forgets the rest. */
-void zp__store_abandon(void);
-
 zp__board *zp__store_board(zp__store *store);
 const zp__limits *zp__store_limits(const zp__store *store);
 

@@ -496,12 +496,12 @@ zp_test_open_fds(void)
 }
 
 static long
-status_line(pid_t pid, const char *name)
+proc_line(pid_t pid, const char *file_name, const char *name)
 {
-    char path[40], line[128];
+    char path[48], line[128];
     long kb = -1;
-    snprintf(path, sizeof(path), "/proc/%d/status",
-             (int)(pid ? pid : getpid()));
+    snprintf(path, sizeof(path), "/proc/%d/%s", (int)(pid ? pid : getpid()),
+             file_name);
     FILE *file = fopen(path, "re");
     if (!file)
         return -1;
@@ -515,13 +515,19 @@ status_line(pid_t pid, const char *name)
 long
 zp_test_vm_size(pid_t pid)
 {
-    return status_line(pid, "VmSize");
+    return proc_line(pid, "status", "VmSize");
 }
 
 long
 zp_test_vm_rss(pid_t pid)
 {
-    return status_line(pid, "VmRSS");
+    return proc_line(pid, "status", "VmRSS");
+}
+
+long
+zp_test_vm_private(pid_t pid)
+{
+    return proc_line(pid, "smaps_rollup", "Private_Dirty");
 }
 
 static void

@@ -155,10 +155,12 @@ double zp_test_now(void);
 /* -------------------------------------------------------------- leaks -- */
 
 /* How many descriptors are open in this process; and bytes of address space,
- * in kB (VmSize), and of memory used (VmRSS) of process PID (0: this one). */
+ * in kB (VmSize), of memory used (VmRSS), and of memory that it shares with
+ * nobody and has written to, of process PID (0: this one); -1: not known. */
 int zp_test_open_fds(void);
 long zp_test_vm_size(pid_t pid);
 long zp_test_vm_rss(pid_t pid);
+long zp_test_vm_private(pid_t pid);
 
 /* Is this run under valgrind or a sanitizer, where memory and address space
  * cannot be judged? */
