@@ -18,6 +18,7 @@
 
 #include "core/error.h"
 #include "core/fork.h"
+#include "core/slots.h"
 #include "core/stale.h"
 
 _Static_assert(sizeof(_Atomic uint64_t) == 8, "lives in shared memory");
@@ -275,12 +276,15 @@ zp__board_open(zp__board *ret, const zp__place *place)
         zp__board_close(&board);
     else
         *ret = board;
+    if (rc == 0)
+        zp__rings_init(ret);
     return rc;
 }
 
 void
 zp__board_close(zp__board *board)
 {
+    zp__rings_close(board);
     for (size_t i = 0; i < sizeof board->owned / sizeof *board->owned; i++)
         zp__own_forget(board->owned[i]);
     if (board->bell >= 0)

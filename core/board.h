@@ -14,8 +14,9 @@
  *            is found; drain the bell; and again. Of the log it reads what was
  *            called, and what nobody has looked at (its writer died).
  *
- * The watchers have bells of their own, which the server rings before it sends
- * messages: their slots are here, the rules in slots.h.
+ * The watchers have bells of their own, which the writer rings if they are few,
+ * else the server, before it sends messages: their slots are here, the rules in
+ * slots.h.
  */
 #ifndef ZP_CORE_BOARD_H
 #define ZP_CORE_BOARD_H
@@ -40,7 +41,8 @@
  * line of its own: they are written to by different processors. */
 typedef struct zp__slot {
     _Alignas(64) _Atomic uint64_t owner; /* zp__slot_owner(); 0: free */
-    _Atomic uint32_t rung;               /* and not answered yet */
+    _Atomic uint64_t file;               /* inode of the FIFO; 0: not open */
+    _Atomic uint32_t rung; /* and not answered yet: when, zp__slot_now() */
 } zp__slot;
 
 /* Laid out in shared memory: fixed-size, atomics lock-free. */
@@ -78,10 +80,12 @@ typedef struct zp__shared {
     _Atomic uint32_t interest[ZP__INTEREST]; /* distinct topics per bucket */
 
     /* what the server has to read, so that it need not read all: written under
-       the lock, behind the commit and a fence (store_txn.c) */
+       the lock, behind the commit and a fence (store_call.c) */
     _Atomic uint64_t looked; /* newest commit that was compared with interest */
     _Atomic uint64_t calls;  /* how many of them were of interest ... */
     _Atomic uint64_t called[ZP__CALLS]; /* ... and which, the latest */
+    _Atomic uint32_t bare;   /* a watcher has no bell: the server has to know */
+    _Atomic uint32_t hushes; /* how often all flags of slots were taken back */
 
     /* leases of keys (store_leases.c, server_leases.c): what the server has to
        look at, and when it will by itself */
@@ -102,6 +106,12 @@ typedef struct zp__board {
     int bell;    /* O_RDWR|O_NONBLOCK|O_CLOEXEC */
     int32_t pid; /* this process: getpid() costs more than the lock */
     void *owned[3];
+    struct zp__rings { /* watchers' bells that are open here: board_rings.c */
+        pthread_mutex_t lock;
+        struct zp__ring *first;
+        unsigned others; /* that many are other processes' */
+        uint64_t misses;
+    } rings;
 } zp__board;
 
 /* Make board and bell in PLACE's run directory (0600), owned by this process,
@@ -124,7 +134,8 @@ int zp__board_peek(int dir, zp__pid *ret_owner, char ret_data[ZP__PATH_MAX]);
 /* Take the write lock within TIMEOUT seconds (negative: for ever). A process
  * that had it 8 times in a row while others wait lets one of them go first.
  * 0, or 1 when the last holder died with it (the store's own lock has rolled
- * it back), -EDEADLK (this thread has it), -ETIMEDOUT (text: holder, since). */
+ * it back, the flags of all bells were taken back), -EDEADLK (this thread has
+ * it), -ETIMEDOUT (text: holder, since). */
 int zp__board_lock(zp__board *board, double timeout);
 void zp__board_unlock(zp__board *board);
 

@@ -24,6 +24,7 @@
 
 #include "core/board.h"
 #include "core/error.h"
+#include "core/slots.h"
 
 #define STREAK 8
 #define PATIENCE UINT64_C(1500000) /* ns */
@@ -199,6 +200,7 @@ zp__board_lock(zp__board *board, double timeout)
         rc = pthread_mutex_consistent(&shared->lock);
         if (rc == 0) {
             enter(board);
+            zp__slots_hush(board); /* it may have died while it rang */
             return 1;
         }
         pthread_mutex_unlock(&shared->lock);

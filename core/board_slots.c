@@ -25,6 +25,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/fork.h"
@@ -114,6 +115,7 @@ static void
 give_slot(zp__shared *shared, unsigned slot)
 {
     clear_bits(shared, slot);
+    atomic_store(&shared->slots[slot].file, 0);
     atomic_store(&shared->slots[slot].owner, 0);
 }
 
@@ -146,6 +148,7 @@ int
 zp__slot_claim(zp__board *board, const zp__place *place, zp__bell *ret)
 {
     zp__shared *shared = board->shared;
+    struct stat st;
     zp__bell bell;
     int slot = take_slot(shared);
 
@@ -158,12 +161,13 @@ zp__slot_claim(zp__board *board, const zp__place *place, zp__bell *ret)
         return bell.fd;
     }
     bell.owned = zp__own_fd(bell.fd);
-    if (!bell.owned) {
-        close(bell.fd);
-        give_slot(shared, bell.slot);
+    bell.ring = zp__rings_add(board, bell.slot, bell.fd);
+    if (!bell.owned || !bell.ring || fstat(bell.fd, &st) < 0) {
+        zp__slot_release(board, &bell);
         return -ENOMEM;
     }
     zp__fifo_drain(bell.fd);
+    atomic_store(&shared->slots[slot].file, (uint64_t)st.st_ino);
     atomic_exchange(&shared->slots[slot].rung, 0);
     *ret = bell;
     return 0;
@@ -172,6 +176,7 @@ zp__slot_claim(zp__board *board, const zp__place *place, zp__bell *ret)
 void
 zp__slot_release(zp__board *board, zp__bell *bell)
 {
+    zp__rings_remove(board, bell->ring);
     give_slot(board->shared, bell->slot);
     zp__own_forget(bell->owned);
     close(bell->fd);
@@ -189,6 +194,15 @@ zp__slot_want(zp__board *board, const zp__bell *bell, unsigned bucket,
         atomic_fetch_or(word, bit);
     else
         atomic_fetch_and(word, ~bit);
+}
+
+uint32_t
+zp__slot_now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    return ((uint32_t)t.tv_sec * 1000 + (uint32_t)(t.tv_nsec / 1000000)) | 1;
 }
 
 /* ---------------------------------------------------------------- server -- */
@@ -218,7 +232,10 @@ zp__slots_clear(zp__board *board)
 void
 zp__slots_hush(zp__board *board)
 {
-    for (unsigned i = 0; i < ZP__SLOTS; i++)
+    unsigned used = zp__slot_words(board) * 64;
+
+    atomic_fetch_add(&board->shared->hushes, 1);
+    for (unsigned i = 0; i < used; i++)
         atomic_exchange(&board->shared->slots[i].rung, 0);
     zp__board_fence();
 }

@@ -237,6 +237,7 @@ start_at_head(zp__server *server)
     int rc;
 
     server->calls = atomic_load(&server->board->shared->calls);
+    atomic_store(&server->board->shared->bare, 0);
     rc = zp__view_begin(server->view);
     if (rc < 0)
         return rc;

@@ -58,11 +58,11 @@ typedef struct zp__server {
 
     int bells[ZP__SLOTS]; /* descriptors of the watchers' bells */
     unsigned n_bells, max_bells;
-    double rung_at[ZP__SLOTS];
     struct rlimit limit; /* of descriptors, before it was raised */
     bool limit_raised;
-    bool bare;   /* there is a watcher without a bell */
-    double look; /* when to look for unanswered bells; 0: none is out */
+    bool bare;       /* there is a watcher without a bell */
+    double look;     /* when to look for unanswered bells; 0: none is out */
+    uint32_t hushes; /* of the board: seen so many */
     size_t n_late;
     uint8_t late[ZP__LATE][ZP__TOPIC_SIZE]; /* rung, no message yet */
 

@@ -12,10 +12,12 @@
  * A watcher whose `rung` is 0 again has read the log since it was rung; a
  * message would only wake it for nothing, and make two of its threads and one
  * of ours compete with the watchers that are just at work. So a message goes
- * out early for those who do not answer: stopped, busy, or rung by a server
- * that died between flag and byte. The late one for everybody, once a second
- * and topic, is for what cannot be told from here (a damaged board, a slot
- * taken from a living process), so that nothing but time depends on bells.
+ * out early for those who do not answer: stopped, busy, or rung by somebody
+ * who died between flag and byte. A writer that finds the lock of such a one
+ * takes all flags back: that is nobody's answer, and all messages go out that
+ * are late then. The late one for everybody, once a second and topic, is for
+ * what cannot be told from here (a damaged board, a slot taken from a living
+ * process), so that nothing but time depends on bells.
  *
  * Descriptors: half of what there are, less some, may be bells, so that there
  * is always one for a watcher's connection. A slot whose bell cannot be opened
@@ -29,7 +31,8 @@
 #include "core/loop.h"
 #include "core/server.h"
 
-#define LOOK 0.05       /* seconds in which a bell should be answered */
+#define LOOK 0.05 /* seconds in which a bell should be answered */
+#define LOOK_MS 50
 #define WANTED_FDS 8192 /* what a server needs at the most */
 #define OTHER_FDS 64    /* not bells, not connections */
 #define UNOPENED (-1)   /* of server->bells */
@@ -68,6 +71,7 @@ zp__server_bells_open(zp__server *server)
     raise_limit(server);
     zp__slots_clear(server->board);
     zp__slots_hush(server->board);
+    server->hushes = atomic_load(&server->board->shared->hushes);
 }
 
 static void
@@ -120,7 +124,7 @@ zp__server_bells_tidy(zp__server *server)
 
 /* False: it is deaf. */
 static bool
-ring_slot(zp__server *server, unsigned slot, double now)
+ring_slot(zp__server *server, unsigned slot)
 {
     int fd = server->bells[slot];
 
@@ -128,16 +132,14 @@ ring_slot(zp__server *server, unsigned slot, double now)
         fd = open_bell(server, slot);
     if (fd < 0)
         return false;
-    if (zp__slot_ring(&server->board->shared->slots[slot])) {
+    if (zp__slot_ring(&server->board->shared->slots[slot]))
         zp__fifo_ring(fd);
-        server->rung_at[slot] = now;
-    }
     return true;
 }
 
 /* Ring all that want the topic. True if somebody did and no one was deaf. */
 static bool
-ring_topic(zp__server *server, uint64_t hash, double now)
+ring_topic(zp__server *server, uint64_t hash)
 {
     unsigned words = zp__slot_words(server->board);
     bool any = false, deaf = false;
@@ -147,8 +149,7 @@ ring_topic(zp__server *server, uint64_t hash, double now)
 
         for (; bits; bits &= bits - 1) {
             any = true;
-            if (!ring_slot(server, i * 64 + (unsigned)__builtin_ctzll(bits),
-                           now))
+            if (!ring_slot(server, i * 64 + (unsigned)__builtin_ctzll(bits)))
                 deaf = true;
         }
     }
@@ -159,12 +160,11 @@ void
 zp__server_ring_all(zp__server *server)
 {
     unsigned used = zp__slot_words(server->board) * 64;
-    double now = zp__now();
 
     zp__board_fence();
     for (unsigned i = 0; i < used; i++)
         if (atomic_load(&server->board->shared->slots[i].owner))
-            (void)ring_slot(server, i, now);
+            (void)ring_slot(server, i);
 }
 
 /* ------------------------------------------------------------ being late -- */
@@ -205,7 +205,7 @@ zp__server_ring_batch(zp__server *server)
         uint64_t hash;
 
         if (zp__topic_read(topic, ZP__TOPIC_SIZE, &kind, &hash) &&
-            ring_topic(server, hash, now) && !server->bare &&
+            ring_topic(server, hash) && !server->bare &&
             put_late(server, topic, kind, hash, now))
             continue;
         memmove(server->batch[n++], topic, ZP__TOPIC_SIZE);
@@ -226,10 +226,12 @@ unanswered(zp__server *server, uint64_t hash, double now)
 
         for (; bits; bits &= bits - 1) {
             unsigned slot = i * 64 + (unsigned)__builtin_ctzll(bits);
+            uint32_t rung =
+                atomic_load(&server->board->shared->slots[slot].rung);
 
-            if (!atomic_load(&server->board->shared->slots[slot].rung))
+            if (!rung)
                 continue;
-            if (now - server->rung_at[slot] < LOOK) {
+            if (zp__slot_now() - rung < LOOK_MS) {
                 server->look = now + LOOK;
                 continue;
             }
@@ -241,6 +243,16 @@ unanswered(zp__server *server, uint64_t hash, double now)
     return found;
 }
 
+/* Have all flags been taken back since this was asked last? */
+static bool
+was_hushed(zp__server *server)
+{
+    uint32_t before = server->hushes;
+
+    server->hushes = atomic_load(&server->board->shared->hushes);
+    return server->hushes != before;
+}
+
 int
 zp__server_send_late(zp__server *server, bool all)
 {
@@ -249,6 +261,7 @@ zp__server_send_late(zp__server *server, bool all)
     int rc = 0;
 
     server->look = 0;
+    all |= was_hushed(server); /* before the flags are looked at, ... */
     for (i = 0; i < server->n_late && rc >= 0; i++) {
         uint8_t topic[ZP__TOPIC_SIZE];
         zp__topic *entry;
@@ -268,6 +281,8 @@ zp__server_send_late(zp__server *server, bool all)
         rc = zp__server_send(server, topic);
     }
     server->n_late = n; /* after an error the server ends */
+    if (n && atomic_load(&server->board->shared->hushes) != server->hushes)
+        server->look = now + LOOK; /* ... and behind it */
     return rc;
 }
 

@@ -73,6 +73,7 @@ take_report(zp__server *server, const uint8_t *report, size_t size)
             memcpy(server->syncs[server->n_syncs++], topic, ZP__TOPIC_SIZE);
     } else if (topic[0] == ZP__TOPIC_BARE) {
         server->bare = report[0];
+        atomic_store(&server->board->shared->bare, report[0]);
     } else if (zp__topic_read(topic, ZP__TOPIC_SIZE, &kind, &hash)) {
         rc = report[0] ? zp__topics_put(&server->topics, kind, hash)
                        : zp__topics_take(&server->topics, kind, hash);

@@ -9,6 +9,7 @@
  *   store_txn.c    transactions: begin, commit, nested ones
  *   store_write.c  put and delete
  *   store_log.c    commit's log row; forgetting old rows
+ *   store_call.c   commit's call: the watchers, or the server
  *   store_leases.c leases of keys, and telling the server of them
  *   store_space.c  room: limits and the reserve
  *   store_readers.c  who reads
@@ -103,6 +104,22 @@ struct zp__view {
     uint64_t cursor_epoch;
     struct zp__way *ways[ZP__WAYS]; /* made when needed */
 };
+
+#define ZP__CALL_FEW 4 /* watchers that a writer rings by itself */
+
+typedef struct zp__call {
+    bool any;    /* somebody is interested, so the filter says */
+    bool server; /* the server has to be rung */
+    bool tidy;
+    unsigned n;
+    unsigned slots[ZP__CALL_FEW];
+    uint32_t missed; /* a bit for each of these that could not be rung */
+} zp__call;
+
+/* After a commit and a fence, under the lock: tell those who want it. Then,
+ * when the lock was given back: the rest. */
+void zp__txn_call(zp__txn *txn, zp__call *ret);
+void zp__call_rest(zp__store *store, const zp__call *call);
 
 /* ZP_ECORRUPT: "... a WHAT row makes no sense". */
 int zp__store_corrupt(const zp__store *store, const char *what);

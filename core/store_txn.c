@@ -132,53 +132,12 @@ zp__txn_abort(zp__txn *txn)
     release(txn);
 }
 
-/* Is anybody interested? To be asked after the commit and a fence. */
-static bool
-interesting(zp__txn *txn)
-{
-    const zp__board *board = &txn->store->board;
-    const zp__journal *journal = &txn->journal;
-
-    for (size_t i = 0; i < journal->n; i++) {
-        const zp__touch *touch = &journal->touches[i];
-        const char *ns = zp__touch_ns(journal, touch);
-        if (zp__board_interest(
-                board, zp__topic_key(ns, zp__touch_key(journal, touch))) ||
-            zp__board_interest(board, zp__topic_ns(ns)))
-            return true;
-    }
-    return false;
-}
-
-/* Compare the commit with the interest, and leave word for the server: `calls`
- * before `looked`, which it reads the other way round. Must the bell be rung?
- * A commit that nobody looked at (its writer died) makes the server read all
- * of the log. */
-static bool
-look(zp__txn *txn)
-{
-    zp__shared *shared = txn->store->board.shared;
-    uint64_t calls = atomic_load_explicit(&shared->calls, memory_order_relaxed);
-    uint64_t looked =
-        atomic_load_explicit(&shared->looked, memory_order_relaxed);
-    bool found = interesting(txn);
-
-    if (looked + 1 != txn->revision)
-        calls += ZP__CALLS;
-    if (found)
-        atomic_store_explicit(&shared->called[calls++ % ZP__CALLS],
-                              txn->revision, memory_order_relaxed);
-    if (found || looked + 1 != txn->revision)
-        atomic_store(&shared->calls, calls); /* and a fence before `asleep` */
-    atomic_store_explicit(&shared->looked, txn->revision, memory_order_release);
-    return found && atomic_load(&shared->asleep);
-}
-
 int
 zp__txn_commit(zp__txn *txn, uint64_t *ret_revision)
 {
     zp__store *store = txn->store;
     uint64_t revision = txn->revision;
+    zp__call call = {.any = false};
     uint32_t n = 0;
     int rc = txn->broken;
 
@@ -202,12 +161,12 @@ zp__txn_commit(zp__txn *txn, uint64_t *ret_revision)
         txn->known = 0; /* that id may be another's yet */
     }
     zp__board_fence();
-    bool ring = rc == 0 && n > 0 && look(txn);
-    if (txn->leases.any && zp__leases_tell(txn))
-        ring = true;
+    bool tell = txn->leases.any && zp__leases_tell(txn);
+    if (rc == 0 && n > 0)
+        zp__txn_call(txn, &call);
+    call.server |= tell;
     release(txn);
-    if (ring)
-        zp__board_ring(&store->board);
+    zp__call_rest(store, &call);
     if (rc == 0 && ret_revision != NULL)
         *ret_revision = n > 0 ? revision : revision - 1;
     return rc;

@@ -14,8 +14,15 @@
  * likes: either has to be enough. (In truth a message follows the bell, sooner
  * or later; so what a bell without that cannot lose is not lost.) The slot's
  * last owner left it in any state, and may be rung once more by a server that
- * is killed half way. One writer commits twice then, which is no less to the
- * bell, and four times less to search.
+ * is killed half way. Writers commit one after the other then, which is no less
+ * to the bell, and four times less to search.
+ *
+ * A writer may ring the watcher's bell by itself, and let the server sleep, or
+ * leave it to the server; so it is when there are others, or it has not got the
+ * bell open. It rings under the lock: the next writer gets that of a dead one,
+ * and takes the flag back. Until then it is set for no byte, and a server that
+ * has told of a change by the bell alone then sends the message; also when it
+ * was taken back, which is not the watcher's answer.
  *
  * Who commits looks at the filter before it lets go of the lock, and leaves word
  * for the server: first, if it is of interest, that it is (`called`), then that
@@ -58,7 +65,7 @@
  *   NO_RETRY          subscriber: no new sync topic when an answer was dropped
  *   SYNC_FIRST        libzmq: the sync topic sorts before the topic
  *
- * ... and of the bell (a server's fence before it looks at the flag is for
+ * ... and of the bell (a ringer's fence before it looks at the flag is for
  * machines that reorder loads; this one does not):
  *
  *   BYTE_FIRST        server: write the byte, then set the flag
@@ -68,10 +75,15 @@
  *   NO_FLAG_FENCE     subscriber: no fence between the two
  *   NO_FLAG           subscriber: never take it back for the bell
  *   WANT_LATE         subscriber: set the slot's bit when confirmed
+ *   NO_HUSH           writer: leave the flags that a dead one has set
+ *   NO_LATE           server: no message for a flag that stays set
+ *   NO_LATE_AGAIN     server: nor for one that a writer has taken back
  */
 
 #ifdef BELL
+#ifndef COMMITS
 #define COMMITS 2
+#endif
 #define WRITERS 1
 #endif
 #ifndef COMMITS
@@ -105,6 +117,8 @@ byte due; /* what must be seen in the end */
 
 /* ---- the watcher's own bell ---- */
 bit rung, chime; /* the flag in its slot; there is a byte in its FIFO */
+bit orphan;      /* who set the flag was killed before the byte */
+bit hushed;      /* the next writer has taken back what a dead one set */
 bit wanted;      /* the topic's bit in its slot */
 
 /* ---- the sockets ---- */
@@ -135,21 +149,68 @@ end:
     :: d_step { interest_buffer != NONE ->
                 interest = interest_buffer; interest_buffer = NONE }
 #ifdef NO_FLAG_FENCE
-    :: d_step { rung_buffer != NONE -> rung = rung_buffer; rung_buffer = NONE }
+    :: d_step { rung_buffer != NONE ->
+                rung = rung_buffer; orphan = 0; rung_buffer = NONE }
 #endif
     od
 }
 
+#ifdef BELL
+/* The flag is set no more. */
+inline take_back()
+{
+    d_step { rung = 0; orphan = 0 }
+}
+
+/* Ring the watcher. */
+inline ring()
+{
+#ifdef BYTE_FIRST
+    if
+    :: wanted && !rung -> chime = 1; rung = 1
+    :: else
+    fi
+#else
+    d_step {
+        rings = wanted && !rung;
+        rung = wanted || rung
+    }
+    if
+    :: rings -> rings = 0; chime = 1
+    :: else
+    fi
+#endif
+}
+#endif
+
 /* ------------------------------------------------------------ writers -- */
+
+/* Killed, with the lock or behind it. The next commit is another process's, of
+ * which one is enough for the bell, and a second writer for the rest. */
+#ifdef BELL
+#define killed goto next
+#else
+#define killed break
+#endif
 
 active [WRITERS] proctype Writer()
 {
     byte n, mine;
-    bit saw, rings, gap;
+    bit saw, rings, gap, dead;
 
+next:
     do
     :: n < COMMITS ->
         d_step { !lock -> lock = 1 }
+#ifdef BELL
+        if
+        :: dead -> dead = 0;
+#ifndef NO_HUSH
+            d_step { hushed = 1; rung = 0; orphan = 0 }
+#endif
+        :: else
+        fi;
+#endif
         d_step {
             n++; committed++; mine = committed;
 #ifndef NO_WRITER_FENCE
@@ -158,7 +219,8 @@ active [WRITERS] proctype Writer()
         }
         if
         :: skip
-        :: lock = 0; break /* killed before it looked */
+        :: d_step { lock = 0; dead = 1 };
+           killed /* before it looked */
         fi;
         saw = interest;
 #ifdef LOOKED_FIRST
@@ -173,6 +235,21 @@ active [WRITERS] proctype Writer()
         :: else
         fi;
 #endif
+#ifdef BELL
+        if
+        :: saw && wanted -> /* it rings, and lets the server sleep */
+            looked = mine;
+            if
+            :: ring();
+               d_step { lock = 0; due = max(due, mine) }
+            :: d_step { !rung -> rung = 1; orphan = 1; lock = 0; dead = 1 };
+               killed /* between the flag and the byte */
+            fi;
+            goto next
+        :: saw /* there are others, or it has not got the bell open */
+        :: else
+        fi;
+#endif
         rings = saw && asleep;
         d_step { looked = mine; lock = 0 }
         if
@@ -181,8 +258,8 @@ active [WRITERS] proctype Writer()
             asleep = 0;
 #endif
             if
-            :: d_step { bell = 1; due = max(due, mine) }
-            :: break /* killed before it rang */
+            :: d_step { bell = 1; due = max(due, mine); rings = 0 }
+            :: rings = 0; killed /* before it rang */
             fi
         :: else -> due = max(due, mine)
         fi
@@ -303,26 +380,6 @@ inline read_dry()
     od
 }
 
-/* Ring the watcher. */
-inline ring()
-{
-#ifdef BYTE_FIRST
-    if
-    :: wanted && !rung -> chime = 1; rung = 1
-    :: else
-    fi
-#else
-    d_step {
-        rings = wanted && !rung;
-        rung = wanted || rung
-    }
-    if
-    :: rings -> rings = 0; chime = 1
-    :: else
-    fi
-#endif
-}
-
 /* Read the log; tell of the topic once if it is in. */
 inline pass()
 {
@@ -346,7 +403,7 @@ inline pass()
     :: found ->
 #ifdef BELL
         if
-        :: ring()
+        :: ring(); late = 1
         :: read_dry(); send(TOPIC)
         fi
 #else
@@ -359,7 +416,7 @@ inline pass()
 active proctype Server()
 {
     byte published, report, answer, message, looks, calls;
-    bit found, watched, early, rings;
+    bit found, watched, early, rings, late;
 
 start:
     {
@@ -367,7 +424,7 @@ start:
         d_step { interest = 0; asleep = 0 }
 #ifdef BELL
 #ifndef LOST_FLAG
-        rung = 0;
+        take_back();
 #endif
         if /* for a watcher that had the slot before */
         :: d_step { !rung && !sync -> rung = 1 }
@@ -413,6 +470,15 @@ end:
 #ifdef NO_DRY
                 -> read_dry()
 #endif
+#ifdef BELL
+#ifndef NO_LATE
+            :: late && orphan -> late = 0; read_dry(); send(TOPIC)
+#ifndef NO_LATE_AGAIN
+            :: late && hushed ->
+                late = 0; hushed = 0; read_dry(); send(TOPIC)
+#endif
+#endif
+#endif
             fi
         od
     } unless {
@@ -423,7 +489,7 @@ end:
              * to the subscriber may be */
             server_fence();
             published = 0; report = 0; answer = 0; found = 0; watched = 0;
-            early = 0; rings = 0; looks = 0; calls = 0; edge = 0; takes_topic = 0; takes_sync = 0;
+            early = 0; rings = 0; late = 0; looks = 0; calls = 0; edge = 0; takes_topic = 0; takes_sync = 0;
             do :: len(subs) > 0 -> subs?message :: else -> break od;
             do :: len(reports) > 0 -> reports?message :: else -> break od;
             if
@@ -468,7 +534,7 @@ active proctype Subscriber()
 #ifdef BELL
     /* the slot: its last owner may have left it in any state */
     d_step {
-        chime = 0; rung = 0;
+        chime = 0; rung = 0; orphan = 0;
 #ifndef WANT_LATE
         wanted = 1
 #endif
@@ -487,7 +553,7 @@ end:
 #ifdef BELL
     :: chime ->
 #ifdef FLAG_BEFORE_FIFO
-        rung = 0;
+        take_back();
 #endif
         chime = 0; /* read dry */
 #ifdef LOG_BEFORE_FLAG
@@ -496,7 +562,7 @@ end:
 #if defined(NO_FLAG_FENCE)
         rung_buffer = 0;
 #elif !defined(NO_FLAG) && !defined(FLAG_BEFORE_FIFO)
-        rung = 0;
+        take_back();
 #endif
 #ifndef LOG_BEFORE_FLAG
         seen = visible
@@ -537,7 +603,7 @@ end:
 #ifndef READ_FIRST
 #ifdef BELL
 #ifndef LOST_FLAG
-        rung = 0; /* in each turn */
+        take_back(); /* in each turn */
 #endif
 #endif
         d_step {

@@ -3,74 +3,17 @@
  * happened comes all the same, once and in order.
  *
  * The tests look at the board and into the feed to break what they want to
- * break; what comes of it they see through zp.h alone.
+ * break; what comes of it they see through zp.h alone. Each runs twice: the
+ * watcher is rung by who has written, and by the server. (What belongs to the
+ * writer alone is in test_rings.c.)
  */
-#include <dirent.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-#include "core/slots.h"
 #include "core/zmq_call.h"
-#include "reactors/feed.h"
-#include "tests/api/watching.h"
+#include "tests/fault/bells.h"
 
-#define WAIT 20.0 /* for what has to come */
-
-/* ---------------------------------------------------------- looking inside */
-
-static zp__shared *
-shared_of(const fixture *f)
-{
-    return f->ctx->board->shared;
-}
-
-/* How many slots are taken. */
-static unsigned
-taken(const fixture *f)
-{
-    unsigned n = 0;
-
-    for (unsigned i = 0; i < ZP__SLOTS; i++)
-        n += atomic_load(&shared_of(f)->slots[i].owner) != 0;
-    return n;
-}
-
-static bool
-one_is_taken(void *user)
-{
-    return taken(user) == 1;
-}
-
-static const char *
-bell_file(const fixture *f, unsigned slot)
-{
-    static char path[ZP__PATH_MAX];
-
-    return zp__slot_file(&f->ctx->place, slot, path);
-}
-
-static bool
-is_dry(const char *path)
-{
-    char byte;
-    int fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-    bool dry;
-
-    assert_true(fd >= 0);
-    dry = read(fd, &byte, 1) < 0 && errno == EAGAIN;
-    close(fd);
-    return dry;
-}
-
-static void
-kill_server(const fixture *f)
-{
-    zp__pid server = zp__board_server(f->ctx->board);
-
-    assert_int_equal(zp__pid_kill(&server, SIGKILL), 0);
-}
+static bool by_server; /* who sets leaves the ringing to it */
 
 static void
 watch(fixture *f, recorder *r)
@@ -81,7 +24,8 @@ watch(fixture *f, recorder *r)
 }
 
 /* Sets, each of which has to wake the watcher by itself: the turn that is left
- * over from the end of the last run is made before. */
+ * over from the end of the last run is made before. A new server does not know
+ * of the watcher without a bell that we pretend there is. */
 static void
 expect(fixture *f, recorder *r, int n)
 {
@@ -92,6 +36,8 @@ expect(fixture *f, recorder *r, int n)
 
         ev_run(zp_ev_loop(r->ctx), EVRUN_NOWAIT);
         ev_run(zp_ev_loop(r->ctx), EVRUN_NOWAIT);
+        if (by_server)
+            atomic_store(&shared_of(f)->bare, 1);
         set(f->other, "a", --value);
         run_until(r, before + 1);
         assert_int_equal(r->n, before + 1);
@@ -325,29 +271,6 @@ test_full_fifo(void **state)
 
 /* ------------------------------------------------------- other processes -- */
 
-/* Which of this process's descriptors lead to a bell. */
-static int
-open_bells(void)
-{
-    char path[64], target[512];
-    struct dirent *entry;
-    DIR *dir = opendir("/proc/self/fd");
-    int n = 0;
-
-    if (!dir)
-        return -1;
-    while ((entry = readdir(dir))) {
-        ssize_t size;
-
-        snprintf(path, sizeof path, "/proc/self/fd/%.20s", entry->d_name);
-        size = readlink(path, target, sizeof target - 1);
-        target[size < 0 ? 0 : size] = '\0';
-        n += strstr(target, "/bell.") != NULL;
-    }
-    closedir(dir);
-    return n;
-}
-
 static int
 look_at_bells(zp_ctx *ctx, void *arg)
 {
@@ -474,7 +397,28 @@ test_stopped(void **state)
     forget(&r);
 }
 
-#define TEST(f) ZP_TEST_WITH(f, watching_setup, watching_teardown)
+static int
+rung_by_writer(void **state)
+{
+    by_server = false;
+    return watching_setup(state);
+}
+
+static int
+rung_by_server(void **state)
+{
+    by_server = true;
+    return watching_setup(state);
+}
+
+#define TEST(f)                                                                \
+    ZP_TEST_WITH(f, rung_by_writer, watching_teardown),                        \
+    {                                                                          \
+#f "_by_server", f, zp_test_setup, zp_test_teardown, &(zp_test_frame)  \
+        {                                                                      \
+            rung_by_server, watching_teardown                                  \
+        }                                                                      \
+    }
 
 int
 main(void)

@@ -12,7 +12,7 @@
 
 #include <zp.h>
 
-#include "tests/support/zp_test.h"
+#include "tests/fault/bells.h"
 
 #define DEPTH 5
 
@@ -20,7 +20,8 @@
 
 typedef struct level {
     int depth;
-    int32_t fds[DEPTH + 1];
+    int32_t fds[DEPTH + 1]; /* but for bells: */
+    int32_t bells[DEPTH + 1];
     int64_t size[DEPTH + 1]; /* kB of address space */
 } level;
 
@@ -59,7 +60,8 @@ go_deeper(zp_ctx *ctx, void *arg)
 
     if (rc != 0)
         return zp_fail(ctx, rc, "using the state at level %d", l->depth);
-    l->fds[l->depth] = zp_test_open_fds();
+    l->bells[l->depth] = open_bells();
+    l->fds[l->depth] = zp_test_open_fds() - l->bells[l->depth];
     l->size[l->depth] = zp_test_vm_size(0);
     if (l->depth < DEPTH) {
         l->depth++;
@@ -67,12 +69,13 @@ go_deeper(zp_ctx *ctx, void *arg)
         if (rc == 0)
             rc = zp_wait(proc, NULL, 20);
         if (rc == 0)
-            rc = zp_proc_get(proc, "i#I#", l->fds, DEPTH + 1, l->size,
-                             DEPTH + 1);
+            rc = zp_proc_get(proc, "i#i#I#", l->fds, DEPTH + 1, l->bells,
+                             DEPTH + 1, l->size, DEPTH + 1);
         if (rc < 0)
             return zp_fail(ctx, rc, "the child of level %d", l->depth - 1);
     }
-    return zp_return(ctx, "i#I#", l->fds, DEPTH + 1, l->size, DEPTH + 1);
+    return zp_return(ctx, "i#i#I#", l->fds, DEPTH + 1, l->bells, DEPTH + 1,
+                     l->size, DEPTH + 1);
 }
 
 static void
@@ -92,14 +95,17 @@ test_nesting(void **state)
     if (rc != 0)
         print_message("# %s (%s)\n", result.error, result.origin);
     assert_int_equal(rc, 0);
-    assert_int_equal(
-        zp_proc_get(proc, "i#I#", l.fds, DEPTH + 1, l.size, DEPTH + 1), 0);
+    assert_int_equal(zp_proc_get(proc, "i#i#I#", l.fds, DEPTH + 1, l.bells,
+                                 DEPTH + 1, l.size, DEPTH + 1),
+                     0);
     zp_ctx_free(ctx);
     for (int i = 1; i <= DEPTH; i++)
-        print_message("# level %d: %d descriptors, %lld kB\n", i, l.fds[i],
-                      (long long)l.size[i]);
-    for (int i = 2; i <= DEPTH; i++) {
+        print_message("# level %d: %d descriptors, %d bells, %lld kB\n", i,
+                      l.fds[i], l.bells[i], (long long)l.size[i]);
+    for (int i = 1; i <= DEPTH; i++) {
         assert_int_equal(l.fds[i], l.fds[1]);
+        /* its own, and some of those above that it has rung */
+        assert_in_range(l.bells[i], 1, 1 + ZP__RINGS_OTHERS);
         /* LMDB's environment of the level above stays in the heap as 3 MiB
          * that nobody has ever touched: address space, not memory */
         if (!zp_test_instrumented())

@@ -9,13 +9,15 @@ NO_DRY NO_DRY_AGAIN DRAIN_LATE WRITER_CLEARS LOOKED_FIRST CALLS_FIRST
 TRUST_LOOKED NO_READ_ON_SYNC READ_FIRST NO_RETRY
 SYNC_FIRST'
 bell_variants='BYTE_FIRST LOST_FLAG FLAG_BEFORE_FIFO LOG_BEFORE_FLAG
-NO_FLAG_FENCE NO_FLAG WANT_LATE' # of the model with -DBELL
+NO_FLAG_FENCE NO_FLAG WANT_LATE NO_HUSH NO_LATE
+NO_LATE_AGAIN' # of the model with -DBELL
 
-# Write what Spin's checker says of the model with -D$1 (-D$2) to "$work/out".
+# Write what Spin's checker says of the model with -D$1 (-D$2, -D$3) to
+# "$work/out".
 run_model() {
     rm -rf "$work/spin" "$work/out"
     mkdir "$work/spin" && cd "$work/spin" &&
-        spin -a "-D$1" ${2:+"-D$2"} "$model" >"$work/out" 2>&1 &&
+        spin -a "-D$1" ${2:+"-D$2"} ${3:+"-D$3"} "$model" >"$work/out" 2>&1 &&
         gcc -O1 -w -DSAFETY -DCOLLAPSE -DMEMLIM=2000 -o pan pan.c \
             >>"$work/out" 2>&1 &&
         timeout 300 ./pan -n -E -m1000000 >>"$work/out" 2>&1
@@ -23,7 +25,7 @@ run_model() {
 
 # The whole space was searched, with no error.
 is_right() {
-    run_model "$1"
+    run_model "$@"
     grep -q 'errors: 0$' "$work/out" &&
         ! grep -qi 'error:\|search not completed\|max search depth' \
             "$work/out" && return
@@ -50,10 +52,17 @@ same "every step that the model can leave out is tried" \
     "$(printf '%s\n' $variants $bell_variants | sort | tr '\n' ' ')" "$listed"
 check "the protocol loses nothing" is_right RIGHT
 check "the watcher's bell loses nothing" is_right BELL
+check "... nor does a third commit, with a server that lives" \
+    is_right BELL COMMITS=3 KILLS=0
 for variant in $variants; do
     check "Spin finds the error of $variant" is_wrong $variant
 done
 for variant in $bell_variants; do
-    check "Spin finds the error of $variant, of the bell" is_wrong $variant BELL
+    case $variant in
+    NO_LATE_AGAIN) more=COMMITS=3 ;; # one rings, one dies, one takes back
+    *) more= ;;
+    esac
+    check "Spin finds the error of $variant, of the bell" \
+        is_wrong $variant BELL $more
 done
 tap_done
