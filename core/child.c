@@ -17,7 +17,8 @@
  * the texts: it needs no store, so that even "no context, the disk is full"
  * reaches the waiter. The record in the store has them, too, for everybody
  * else, and the image of the result. If the record cannot be written, that is
- * told in the page, and by the exit status 70.
+ * told in the page, and by the exit status 70. What zp_fail() says is in the
+ * page at once: the function may end by exit().
  *
  * Exit status: 0 when the function returned 0 or more, 1 when it failed, 70
  * when there was trouble around it, or that of zp_exit(). A function that calls
@@ -216,6 +217,8 @@ finish(zp_ctx *ctx, struct zp__child *child, int code, int status)
 
     page->code = code;
     page->status = status;
+    if (code >= 0)
+        page->error[0] = page->origin[0] = '\0';
     rc = write_record(ctx, child);
     if (rc < 0) {
         page->trouble = rc;
@@ -452,6 +455,8 @@ zp_fail_at(zp_ctx *ctx, const char *file, int line, int code,
         child->error[0] = '\0';
     va_end(ap);
     snprintf(child->origin, sizeof child->origin, "%s:%d", file, line);
+    memcpy(child->page->error, child->error, sizeof child->error);
+    memcpy(child->page->origin, child->origin, sizeof child->origin);
     return code < 0 ? code : ZP_EFAILED;
 }
 

@@ -68,6 +68,21 @@ judge_page(zp_proc *proc)
     }
 }
 
+/* It has called exit(), perhaps after zp_fail(). */
+static void
+judge_own_exit(zp_proc *proc, int status)
+{
+    const zp__page *page = proc->page;
+
+    if (!page->origin[0]) {
+        how(proc, ZP_EFAILED, "exited with status %d", status);
+        return;
+    }
+    how(proc, ZP_EFAILED, "%.*s", ZP__RECORD_TEXT, page->error);
+    snprintf(proc->origin, sizeof proc->origin, "%.*s", ZP__RECORD_ORIGIN,
+             page->origin);
+}
+
 static void
 judge_exit(zp_proc *proc, int status)
 {
@@ -75,7 +90,7 @@ judge_exit(zp_proc *proc, int status)
     if (atomic_load(&proc->page->stage) == ZP__STAGE_RETURNED)
         judge_page(proc);
     else if (status)
-        how(proc, ZP_EFAILED, "exited with status %d", status);
+        judge_own_exit(proc, status);
     else
         how(proc, 0, "%s", ""); /* exit(0) */
 }
