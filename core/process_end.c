@@ -127,17 +127,30 @@ judge_stolen(zp_proc *proc)
     }
 }
 
+/* What is told of the attempt before. */
 static void
-judge(zp_proc *proc, int rc, const siginfo_t *info)
+forget_last(zp_proc *proc)
 {
-    struct timespec now;
-
-    clock_gettime(CLOCK_REALTIME, &now);
-    proc->ended_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
     proc->signal = proc->core = 0;
     proc->origin[0] = '\0';
     free(proc->backtrace);
     proc->backtrace = NULL;
+}
+
+static int64_t
+wall_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static void
+judge(zp_proc *proc, int rc, const siginfo_t *info)
+{
+    proc->ended_ns = wall_ns();
+    forget_last(proc);
     if (rc < 0)
         judge_stolen(proc);
     else if (info->si_code == CLD_EXITED)
@@ -235,13 +248,15 @@ start_again(zp_proc *proc)
 {
     int rc = zp__proc_prepare(proc);
 
-    if (rc == 0)
+    forget_last(proc);
+    proc->status = -1;
+    if (rc == 0) {
+        proc->status = ZP__EXIT_TROUBLE; /* if it cannot be run */
         rc = zp__proc_go(proc);
+    }
     if (rc == 0)
         return;
-    proc->status = -1;
-    proc->signal = proc->core = 0;
-    proc->origin[0] = '\0';
+    proc->ended_ns = wall_ns();
     how(proc, rc, "could not be started again: %.*s", ZP__RECORD_TEXT,
         zp__fail_text());
     proc->owes = true;
