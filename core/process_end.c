@@ -221,7 +221,6 @@ retry_or_finish(zp_proc *proc)
     if (verdict == ZP__RETRY_LOOP)
         end_crash_loop(proc, span);
     if (verdict != ZP__RETRY_AFTER) {
-        proc->owes = true;
         finish(proc);
         return;
     }
