@@ -29,6 +29,10 @@
  * it has looked (`looked`). A pass reads the log only for what was called, and
  * for what nobody looked at.
  *
+ * With -DWRITES the server is a writer, too (it deletes keys whose lease is
+ * over): once, woken by something else than the bell, it commits and looks at
+ * the filter as writers do, and rings nobody. One writer is enough beside it.
+ *
  * PROPERTY. When nothing moves any more, the subscriber is confirmed and has
  * read the log at least up to `due`: the newest revision whose writer lived to
  * look at the bell.
@@ -78,12 +82,19 @@
  *   NO_HUSH           writer: leave the flags that a dead one has set
  *   NO_LATE           server: no message for a flag that stays set
  *   NO_LATE_AGAIN     server: nor for one that a writer has taken back
+ *
+ * ... and of the server that writes:
+ *
+ *   WRITE_LATE        server: commit behind the pass, before it sleeps
  */
 
 #ifdef BELL
 #ifndef COMMITS
 #define COMMITS 2
 #endif
+#define WRITERS 1
+#endif
+#ifdef WRITES
 #define WRITERS 1
 #endif
 #ifndef COMMITS
@@ -137,6 +148,10 @@ bit confirmed;
 bit dropped;   /* the answer to it was dropped: its timer will run out */
 
 bit die;       /* the server is to be killed */
+#ifdef WRITES
+bit wrote;     /* the server has made its commit */
+bit holds;     /* ... and has the lock, which its death gives back */
+#endif
 
 /* Stores become visible at some time. */
 active proctype Memory()
@@ -413,8 +428,32 @@ inline pass()
     fi
 }
 
+#ifdef WRITES
+/* The server's own commit, once. */
+inline write()
+{
+    d_step { !lock && !wrote -> lock = 1; holds = 1; wrote = 1 }
+    d_step { committed++; mine = committed }
+    server_fence();
+    d_step { visible = committed }
+    saw = interest;
+    if
+    :: saw || looked + 1 != mine -> called = mine
+    :: else
+    fi;
+    d_step {
+        looked = mine; lock = 0; holds = 0; due = max(due, mine);
+        mine = 0; saw = 0
+    }
+}
+#endif
+
 active proctype Server()
 {
+#ifdef WRITES
+    byte mine;
+    bit saw;
+#endif
     byte published, report, answer, message, looks, calls;
     bit found, watched, early, rings, late;
 
@@ -448,8 +487,17 @@ start:
 #ifdef DRAIN_LATE
             bell = 0;
 #endif
+#ifdef WRITE_LATE
+            if
+            :: !lock && !wrote -> write()
+            :: skip
+            fi;
+#endif
 end:
             if
+#if defined(WRITES) && !defined(WRITE_LATE)
+            :: !lock && !wrote -> write()
+#endif
             :: bell ->
                 asleep_buffer = 0;
                 do
@@ -488,6 +536,13 @@ end:
             /* its stores are done; what it knew is gone; what was under way
              * to the subscriber may be */
             server_fence();
+#ifdef WRITES
+            if
+            :: holds -> lock = 0; holds = 0; visible = committed
+            :: else
+            fi;
+            mine = 0; saw = 0;
+#endif
             published = 0; report = 0; answer = 0; found = 0; watched = 0;
             early = 0; rings = 0; late = 0; looks = 0; calls = 0; edge = 0; takes_topic = 0; takes_sync = 0;
             do :: len(subs) > 0 -> subs?message :: else -> break od;

@@ -4,11 +4,11 @@
  * that is stopped with the lock, no descriptors, ten thousand keys at once.
  * What must go goes, what must stay stays.
  */
+#include <lmdb.h>
 #include <signal.h>
 #include <sys/resource.h>
 
-#include "core/board.h"
-#include "core/place.h"
+#include "core/leases.h"
 #include "tests/api/waiting.h"
 
 #define ANSWER 20 /* seconds, times zp_test_slow() */
@@ -406,7 +406,7 @@ test_lock_held(void **state)
     assert_true(zp_test_until(is_stopped, &writer, ANSWER));
     end(pid);
     for (int i = 0; i < 20; i++)
-        assert_ok(zp_ping(f->ctx, NULL, NULL, 0, ANSWER * zp_test_slow()));
+        assert_ok(zp_ping(f->ctx, NULL, NULL, 0, 5 * zp_test_slow()));
     assert_return(zp_contains(f->state, "k00000"), 1);
     kill(writer, SIGCONT);
     assert_int_equal(zp_test_wait(writer, ANSWER), 0);
@@ -421,6 +421,78 @@ test_lock_held(void **state)
     end(writer);
     left(f, 1);
     holding_close(&h);
+}
+
+/* ------------------------------------------------------------- rebooting -- */
+
+/* As if the machine had been started anew: leases are from another boot. What
+ * is at "passed" was over before that. */
+static void
+reboot(const char *path)
+{
+    MDB_env *env;
+    MDB_txn *txn;
+    MDB_dbi dbi;
+    MDB_cursor *cursor;
+    MDB_val key, data;
+    zp__lease lease;
+    int n = 0;
+
+    assert_int_equal(mdb_env_create(&env), 0);
+    assert_int_equal(mdb_env_open(env, path, 0, 0600), 0);
+    assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
+    assert_int_equal(mdb_dbi_open(txn, NULL, 0, &dbi), 0);
+    assert_int_equal(mdb_cursor_open(txn, dbi, &cursor), 0);
+    while (mdb_cursor_get(cursor, &key, &data, MDB_NEXT) == 0) {
+        if (*(char *)key.mv_data != 'b')
+            continue;
+        assert_int_equal(data.mv_size, sizeof lease);
+        memcpy(&lease, data.mv_data, sizeof lease);
+        lease.boot++;
+        if (memmem(key.mv_data, key.mv_size, "passed", 6))
+            lease.wall_ns -= INT64_C(2000000000000);
+        else if (lease.deadline_ns != 0)
+            lease.deadline_ns = 1; /* means nothing any more */
+        data = (MDB_val){sizeof lease, &lease};
+        assert_int_equal(mdb_cursor_put(cursor, &key, &data, MDB_CURRENT), 0);
+        n++;
+    }
+    mdb_cursor_close(cursor);
+    assert_int_equal(mdb_txn_commit(txn), 0);
+    mdb_env_close(env);
+    assert_int_equal(n, 4);
+}
+
+/* Goal: a durable state after a reboot: what was bound goes, whoever has the
+ * number now; times go on by the wall clock, and can be renewed. */
+static void
+test_reboot(void **state)
+{
+    zp_ctx_options options = {.size = sizeof options,
+                              .path = zp_test_path("durable")};
+    zp_lease lease = {.size = sizeof lease};
+    fixture f = {.ctx = NULL};
+
+    (void)state;
+    assert_ok(zp_ctx_new(&f.ctx, &options));
+    f.state = zp_ctx_state(f.ctx);
+    set(f.state, "plain", 1);
+    assert_ok(zp_set_with(f.state, "bound", &bound, ZP_I(1)));
+    assert_ok(zp_set_with(f.state, "both",
+                          ZP_WITH(.flags = ZP_BOUND, .ttl = 1000), ZP_I(1)));
+    assert_ok(zp_set_with(f.state, "passed", ZP_WITH(.ttl = 1000), ZP_I(1)));
+    assert_ok(zp_set_with(f.state, "timed", ZP_WITH(.ttl = 1000), ZP_I(1)));
+    zp_ctx_free(f.ctx);
+    reboot(options.path);
+    assert_ok(zp_ctx_new(&f.ctx, &options));
+    f.state = zp_ctx_state(f.ctx);
+    left(&f, 2);
+    assert_ok(zp_get_lease(f.state, "timed", &lease));
+    assert_true(lease.ttl > 500 && lease.ttl <= 1000);
+    assert_return(zp_contains(f.state, "plain"), 1);
+    assert_ok(zp_renew(f.state, "timed", 0.001));
+    left(&f, 1);
+    zp_ctx_free(f.ctx);
 }
 
 /* ----------------------------------------------------------- descriptors -- */
@@ -553,15 +625,11 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH(test_ends),
-        WITH(test_fork),
-        WITH(test_many),
-        WITH(test_renewals),
-        WITH(test_server_killed),
-        WITH(test_set_without_server),
-        WITH(test_died_untold),
-        WITH(test_lock_held),
-        ZP_TEST(test_few_descriptors),
+        WITH(test_ends),          WITH(test_fork),
+        WITH(test_many),          WITH(test_renewals),
+        WITH(test_server_killed), WITH(test_set_without_server),
+        WITH(test_died_untold),   WITH(test_lock_held),
+        ZP_TEST(test_reboot),     ZP_TEST(test_few_descriptors),
         WITH(test_chaos),
     };
     return zp_test_main("leases kill", tests, sizeof tests / sizeof *tests,

@@ -11,6 +11,7 @@ SYNC_FIRST'
 bell_variants='BYTE_FIRST LOST_FLAG FLAG_BEFORE_FIFO LOG_BEFORE_FLAG
 NO_FLAG_FENCE NO_FLAG WANT_LATE NO_HUSH NO_LATE
 NO_LATE_AGAIN' # of the model with -DBELL
+write_variants='WRITE_LATE' # with -DWRITES
 
 # Write what Spin's checker says of the model with -D$1 (-D$2, -D$3) to
 # "$work/out".
@@ -49,11 +50,12 @@ for tool in spin gcc; do
 done
 listed=$(sed -n 's/^ \*   \([A-Z_]*\)  .*/\1/p' "$model" | sort | tr '\n' ' ')
 same "every step that the model can leave out is tried" \
-    "$(printf '%s\n' $variants $bell_variants | sort | tr '\n' ' ')" "$listed"
+    "$(printf '%s\n' $variants $bell_variants $write_variants | sort | tr '\n' ' ')" "$listed"
 check "the protocol loses nothing" is_right RIGHT
 check "the watcher's bell loses nothing" is_right BELL
 check "... nor does a third commit, with a server that lives" \
     is_right BELL COMMITS=3 KILLS=0
+check "nor does a server that writes" is_right WRITES
 for variant in $variants; do
     check "Spin finds the error of $variant" is_wrong $variant
 done
@@ -64,5 +66,9 @@ for variant in $bell_variants; do
     esac
     check "Spin finds the error of $variant, of the bell" \
         is_wrong $variant BELL $more
+done
+for variant in $write_variants; do
+    check "Spin finds the error of $variant, of the server that writes" \
+        is_wrong $variant WRITES
 done
 tap_done
