@@ -161,7 +161,7 @@ zp__lease_parse(const void *data, size_t size, zp__lease *ret)
     if (size != sizeof *ret)
         return false;
     memcpy(ret, data, sizeof *ret);
-    return ret->holder.pid >= 0 && ret->deadline_ns >= 0 &&
+    return ret->holder.pid >= 0 && ret->deadline_ns >= 0 && ret->wall_ns >= 0 &&
            (ret->holder.pid > 0 || ret->deadline_ns > 0);
 }
 

@@ -455,7 +455,6 @@ zp__server_leases_turn(zp__server *server, bool told)
 {
     zp__leases *leases = &server->leases;
     int64_t now;
-    bool stuck;
 
     if (told)
         take_ended(server);
@@ -463,9 +462,10 @@ zp__server_leases_turn(zp__server *server, bool told)
         look_for_blind(server);
     if (!leases->looking) {
         now = zp__boottime();
-        stuck = is_stuck(server, now) && unstick(server);
-        if (now < may_look(leases) || (now < leases->next && !stuck &&
-                                       !leases->wanted && !is_told(server)))
+        if (is_stuck(server, now) && unstick(server))
+            leases->wanted = true;
+        if (now < may_look(leases) ||
+            (now < leases->next && !leases->wanted && !is_told(server)))
             return;
         begin_look(server);
     } else if (leases->deleting >= PROGRESS &&

@@ -27,7 +27,7 @@ typedef struct zp__leases {
 
     /* the look at all leases: in slices */
     bool looking;
-    bool wanted;        /* a holder has ended: look */
+    bool wanted;        /* a holder has ended, or a writer, untold: look */
     bool failed;        /* something could not be done: look again */
     uint64_t told;      /* the board's, when it began */
     uint64_t count;     /* likewise, and ours that came since */

@@ -161,6 +161,9 @@ test_lease_rows(void **state)
     lease.deadline_ns = -5;
     assert_false(zp__lease_parse(&lease, sizeof lease, &parsed));
     lease.deadline_ns = 5;
+    lease.wall_ns = INT64_MIN;
+    assert_false(zp__lease_parse(&lease, sizeof lease, &parsed));
+    lease.wall_ns = 0;
     lease.holder.pid = -1;
     assert_false(zp__lease_parse(&lease, sizeof lease, &parsed));
 }
