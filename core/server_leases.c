@@ -9,11 +9,11 @@
  *                   one transaction per 256 keys <-+   each looked at again
  *
  * store_leases.c has the rules by which no lease escapes. Nothing is kept per
- * key: a look reads all leases (about 0.2 us each) and finds what is due and
+ * key: a look reads all leases (0.1 us each) and finds what is due and
  * when the next one will be. So that many leases, renewed all the time, do not
  * burn a processor, looks are apart by ten times as long as the last one took,
  * and by 20 ms at least if not for a holder's end: who waits for one of 100,000
- * keys to go may wait some 200 ms. When there is very much to delete, a look
+ * keys to go may wait some 100 ms. When there is very much to delete, a look
  * begins anew for a holder that ends meanwhile: what it has deleted is done.
  *
  * The server is a writer like any other here: after a commit comes the next
