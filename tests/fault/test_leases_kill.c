@@ -123,8 +123,7 @@ kill_server(fixture *f)
         assert_true(zp_test_now() < until);
 }
 
-/* ---------------------------------------------------------------- holders --
- */
+/* --------------------------------------------------------- holders -- */
 
 /* Goal: killed, ended, ended by itself while stopped: it goes. Stopped: it
  * stays. */
@@ -230,8 +229,7 @@ test_many(void **state)
     holding_close(&h);
 }
 
-/* ---------------------------------------------------------------- renewing --
- */
+/* -------------------------------------------------------- renewing -- */
 
 typedef struct renewing {
     const char *address;
@@ -280,8 +278,49 @@ test_renewals(void **state)
     assert_in_range(head_of(f->state), 201, 400);
 }
 
-/* ------------------------------------------------------------- the server --
- */
+/* In the lock: until it is over, and some ms more, in which the server finds
+ * that, too, and waits for the lock. */
+static int
+save(zp_state *txn, void *user)
+{
+    struct timespec ms = {.tv_nsec = 1000 * 1000};
+    zp_lease lease = {.size = sizeof lease};
+
+    do {
+        int rc = zp_get_lease(txn, "k", &lease);
+
+        if (rc != 0)
+            return rc;
+        nanosleep(&ms, NULL);
+    } while (lease.ttl > 0);
+    for (int i = 0; i < 10; i++)
+        nanosleep(&ms, NULL);
+    switch (*(int *)user % 3) {
+    case 0:
+        return zp_renew(txn, "k", 1000);
+    case 1:
+        return zp_set_int(txn, "k", 2);
+    default:
+        return zp_set_with(txn, "k", &bound, ZP_I(3));
+    }
+}
+
+/* Goal: what is saved in the last moment, and later, is not deleted. */
+static void
+test_saved(void **state)
+{
+    fixture *f = *state;
+
+    for (int i = 0; i < rounds(30); i++) {
+        assert_ok(zp_set_with(f->state, "k", ZP_WITH(.ttl = 0.05), ZP_I(1)));
+        if (zp_atomic(f->state, save, &i) == ZP_ENOKEY)
+            continue; /* a slow machine */
+        let_look(f);
+        assert_return(zp_contains(f->state, "k"), 1);
+    }
+}
+
+/* ------------------------------------------------------ the server -- */
 
 /* Goal: killed before the holder, or after it; the next one knows what to do.
  * What lives stays, and is watched by the new one, too. */
@@ -536,8 +575,7 @@ test_few_descriptors(void **state)
             zp_test_wait(zp_test_fork(with_limit, &limit), 3 * ANSWER), 0);
 }
 
-/* ---------------------------------------------------------------- all of it --
- */
+/* ------------------------------------------------------- all of it -- */
 
 /* Set, renew, add to and delete keys of its own for ever; whenever a bound one
  * is not what it was, tell. */
@@ -625,11 +663,17 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH(test_ends),          WITH(test_fork),
-        WITH(test_many),          WITH(test_renewals),
-        WITH(test_server_killed), WITH(test_set_without_server),
-        WITH(test_died_untold),   WITH(test_lock_held),
-        ZP_TEST(test_reboot),     ZP_TEST(test_few_descriptors),
+        WITH(test_ends),
+        WITH(test_fork),
+        WITH(test_many),
+        WITH(test_renewals),
+        WITH(test_server_killed),
+        WITH(test_set_without_server),
+        WITH(test_saved),
+        WITH(test_died_untold),
+        WITH(test_lock_held),
+        ZP_TEST(test_reboot),
+        ZP_TEST(test_few_descriptors),
         WITH(test_chaos),
     };
     return zp_test_main("leases kill", tests, sizeof tests / sizeof *tests,
