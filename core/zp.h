@@ -919,13 +919,12 @@ ZP_API int zp_go_live(zp_watch *watch);
  *                                                         zp_strerror()
  *     zp_exit(0), exit(0), 0              0       0       ""
  *       program ended so
- *     zp_exit(n)           ZP_EFAILED     n       0       zp_fail()'s, or
- *                                                         "exited with ..."
- *     exit(n), program     ZP_EFAILED     n       0       "exited with ..."
- *       ended so
+ *     zp_exit(n), exit(n), ZP_EFAILED     n       0       zp_fail()'s, or
+ *       program ended so                                  "exited with ..."
  *     killed by a signal   ZP_EFAILED     -1      n       "killed by signal..."
- *     no context, or its   the error of   70      0       its text
- *       end not recorded     that
+ *     no context, no       the error of   70      0       its text
+ *       program, end         that
+ *       not recorded
  *     not started again    likewise       -1      0       its text
  *     stopped, deferred    -ECANCELED     -1      0       that it was
  *     crash loop           ZP_ECRASHLOOP  as the last     how many failures in
