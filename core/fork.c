@@ -8,6 +8,10 @@
  * close some on their own and the application may then get the number. In a
  * child only system calls, free() and string functions are used.
  *
+ * Which mappings a group's files have is looked up when a fork is at hand,
+ * once: most processes are leaves, and reading /proc/self/maps would be a tenth
+ * of their start.
+ *
  * What cannot be told apart: a descriptor that another thread opens while a
  * group is being recorded. Only kinds that the libraries open are taken, so
  * this can hit an eventfd, an epoll or a pipe of the application, and only in
@@ -36,7 +40,7 @@ struct held_fd {
     dev_t dev;
     ino_t ino;
     uint64_t kind; /* hash of the text of one without a path; 0: has one */
-    uint64_t path; /* hash of the path; 0: has none */
+    bool path;     /* has one */
 };
 
 struct held_map {
@@ -51,8 +55,9 @@ struct zp__owned {
     size_t n_fds;
     struct held_map *maps;
     size_t n_maps;
-    char *dir;   /* sockets below it are ours */
-    bool failed; /* no memory while it was filled */
+    char *dir;     /* sockets below it are ours */
+    bool maps_due; /* those of its files have not been looked up yet */
+    bool failed;   /* no memory while it was filled */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -149,7 +154,7 @@ look_at(int fd, const char *text, struct held_fd *ret)
         return false;
     *ret = (struct held_fd){.fd = fd, .dev = st.st_dev, .ino = st.st_ino};
     if (text[0] == '/')
-        ret->path = hash_of(text);
+        ret->path = true;
     else
         ret->kind = hash_of(text);
     return true;
@@ -260,22 +265,6 @@ note_after(int fd, void *user)
         hold_fd(to->group, fd, text);
 }
 
-/* A mapping of a file that the group holds open is the group's. */
-static bool
-note_map(uintptr_t start, size_t size, const char *path, void *user)
-{
-    struct recording *to = user;
-    if (!zp__path_below(path, to->prefix, to->length))
-        return true;
-    uint64_t hash = hash_of(path);
-    for (size_t i = 0; i < to->group->n_fds; i++)
-        if (to->group->fds[i].path == hash) {
-            hold_map(to->group, start, size);
-            break;
-        }
-    return !to->group->failed;
-}
-
 static void
 record_new(zp__owned *group, const char *prefix)
 {
@@ -283,8 +272,7 @@ record_new(zp__owned *group, const char *prefix)
     struct recording to = {.group = group, .prefix = real ? real : prefix};
     to.length = to.prefix ? strlen(to.prefix) : 0;
     zp__each_fd(note_after, &to);
-    if (prefix && group->n_fds > 0 && zp__each_map(note_map, &to) < 0)
-        group->failed = true;
+    group->maps_due = prefix && group->n_fds > 0;
     free(real);
 }
 
@@ -375,12 +363,70 @@ zp__fork_on_child(void (*forget)(void))
     drop_lock();
 }
 
+/* ---- the mappings of files ---- */
+
+#define MAPPED 4 /* files of a group: LMDB has two, one of them twice */
+
+struct mapped {
+    zp__owned *group;
+    uint64_t paths[MAPPED]; /* hashes of what its files are called now */
+    size_t n;
+    bool child; /* unmap at once: nothing may be allocated here */
+};
+
+static bool
+is_still(const struct held_fd *held, const char *text)
+{
+    struct held_fd now;
+    return look_at(held->fd, text, &now) && now.dev == held->dev &&
+           now.ino == held->ino && now.kind == held->kind;
+}
+
+/* A mapping of a file that the group holds open is the group's. */
+static bool
+note_map(uintptr_t start, size_t size, const char *path, void *user)
+{
+    struct mapped *of = user;
+    uint64_t hash = hash_of(path);
+    size_t i = 0;
+    while (i < of->n && of->paths[i] != hash)
+        i++;
+    if (i < of->n && of->child)
+        munmap((void *)start, size);
+    else if (i < of->n)
+        hold_map(of->group, start, size);
+    return !of->group->failed;
+}
+
+/* Find the mappings of GROUP's files, by their paths as they are by now. Its
+ * descriptors must be open yet. What cannot be noted is left to the child,
+ * which unmaps it at once. */
+static void
+look_up_maps(zp__owned *group, bool child)
+{
+    struct mapped of = {.group = group, .child = child};
+    char text[TEXT];
+    for (size_t i = 0; i < group->n_fds && of.n < MAPPED; i++) {
+        zp__fd_text(group->fds[i].fd, text, sizeof text);
+        if (group->fds[i].path && is_still(&group->fds[i], text))
+            of.paths[of.n++] = hash_of(text);
+    }
+    group->maps_due =
+        of.n > 0 && (zp__each_map(note_map, &of) < 0 || group->failed);
+    group->failed = false;
+    if (group->maps_due)
+        group->n_maps = 0;
+}
+
 /* ---- the fork ---- */
 
 void
 zp__fork_prepare(void)
 {
     take_lock();
+    for (zp__owned *group = groups; group; group = group->next)
+        if (group->maps_due)
+            look_up_maps(group, false);
 }
 
 void
@@ -393,10 +439,8 @@ static void
 close_held(const struct held_fd *held)
 {
     char text[TEXT];
-    struct held_fd now;
     zp__fd_text(held->fd, text, sizeof text);
-    if (look_at(held->fd, text, &now) && now.dev == held->dev &&
-        now.ino == held->ino && now.kind == held->kind)
+    if (is_still(held, text))
         close(held->fd);
 }
 
@@ -439,6 +483,8 @@ void
 zp__fork_child(const char *run_dir)
 {
     for (zp__owned *group = groups; group; group = group->next) {
+        if (group->maps_due)
+            look_up_maps(group, true);
         for (size_t i = 0; i < group->n_fds; i++)
             close_held(&group->fds[i]);
         for (size_t i = 0; i < group->n_maps; i++)

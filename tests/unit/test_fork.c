@@ -534,7 +534,19 @@ test_a_child_of_the_application_settles(void **state)
     (void)state;
     int fd = eventfd(0, EFD_CLOEXEC), other = eventfd(0, EFD_CLOEXEC);
     zp__owned *group = zp__own_fd(fd);
-    struct things t = {{fd}, {other}, .n_gone = 1, .n_kept = 1};
+    char path[128];
+    assert_int_equal(mkdir(zp_test_path("settled"), 0700), 0);
+    snprintf(path, sizeof path, "%s/x", zp_test_path("settled"));
+    zp__own_begin();
+    int file = open_file(path);
+    void *address = map(file, PAGE);
+    zp__owned *files = zp__own_end(zp_test_path("settled"));
+    struct things t = {{fd, file},
+                       {other},
+                       .n_gone = 2,
+                       .n_kept = 1,
+                       .unmapped = {address},
+                       .n_unmapped = 1};
     zp__fork_on_child(forget);
     zp__fork_on_child(forget_too);
     assert_int_equal(zp_test_wait(zp_test_fork(settle, &t), 20), 0);
@@ -542,6 +554,8 @@ test_a_child_of_the_application_settles(void **state)
     assert_true(is_open(fd));
     assert_int_equal(in_child(NULL, check_things, &t), 0);
     zp__own_forget(group);
+    zp__own_forget(files);
+    munmap(address, PAGE);
     close_all(&t);
 }
 
