@@ -59,6 +59,17 @@ close_owned(int *fd, zp__owned **owned)
     *fd = -1;
 }
 
+/* Both ends of one that could not be made; errno stays. */
+static void
+close_pipe(zp_proc *proc, int which)
+{
+    int errnum = errno;
+
+    close_owned(&proc->pipe_ends[which], &proc->pipe_ends_owned[which]);
+    close_owned(&proc->pipes[which], &proc->pipes_owned[which]);
+    errno = errnum;
+}
+
 static int
 make_pipe(zp_proc *proc, int which)
 {
@@ -68,11 +79,14 @@ make_pipe(zp_proc *proc, int which)
         return -1;
     proc->pipes[which] = zp__above_two(fds[ours]);
     proc->pipe_ends[which] = zp__above_two(fds[child]);
-    if (proc->pipes[which] < 0 || proc->pipe_ends[which] < 0)
+    if (proc->pipes[which] < 0 || proc->pipe_ends[which] < 0) {
+        close_pipe(proc, which);
         return -1;
+    }
     proc->pipes_owned[which] = zp__own_fd(proc->pipes[which]);
     proc->pipe_ends_owned[which] = zp__own_fd(proc->pipe_ends[which]);
     if (!proc->pipes_owned[which] || !proc->pipe_ends_owned[which]) {
+        close_pipe(proc, which);
         errno = ENOMEM;
         return -1;
     }
