@@ -231,10 +231,10 @@ finish(zp_ctx *ctx, struct zp__child *child, int code, int status)
     }
     atomic_store(&page->stage, ZP__STAGE_RETURNED);
     status = page->status;
-    ctx->child = NULL;
     ctx->depth = 0; /* no callback on the stack is returned to */
     zp_value_free(child->result);
-    zp_ctx_free(ctx);
+    child->result = NULL;
+    zp__ctx_destroy(ctx); /* as a child's: its children's records tell */
     fflush(NULL);
     _exit(status);
 }

@@ -249,13 +249,13 @@ struct zp__ends {
 /* Run the loop until a process of CTX ends, as zp__ctx_wait(). */
 int zp__procs_wait_any(zp_ctx *ctx, double timeout, bool *ret_gone);
 
-/* All of CTX's that were started, pinned; and given back (GONE: they are no
- * more). */
+/* All of CTX's that were started (or DEFERRED, too), pinned; and given back
+ * (GONE: they are no more). */
 typedef struct zp__procs {
     zp_proc **list;
     size_t n;
 } zp__procs;
-int zp__procs_take(zp_ctx *ctx, zp__procs *ret);
+int zp__procs_take(zp_ctx *ctx, zp__procs *ret, bool deferred);
 void zp__procs_give(zp__procs *procs, bool gone);
 
 /* The results of the first N that somebody has asked for (RET_RESULTS may be

@@ -63,8 +63,11 @@ zp__results_check(const zp_result *results, size_t n)
 
     if (!results && n)
         return zp__fail(-EINVAL, "the results are NULL, n is %zu", n);
-    for (i = 0; rc == 0 && i < n; i++, at += results->size)
+    for (i = 0; rc == 0 && i < n; i++, at += results->size) {
         rc = zp__result_check((const zp_result *)at);
+        if (rc == 0 && ((const zp_result *)at)->size != results->size)
+            rc = zp__fail(-EINVAL, "results[%zu].size is another", i);
+    }
     return rc;
 }
 
