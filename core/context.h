@@ -34,6 +34,7 @@ struct zp_ctx {
     int ready_fd;            /* an eventfd: a child has become ready; -1 */
     zp__owned *ready_owned;
     zp__handle *ready_watch;
+    double unsettled;  /* until then no record waits for the lock again */
     unsigned attempts; /* children that run: while there are some, it is open */
     struct zp__feed *feed; /* of reactors; NULL until the first watch */
     void (*feed_free)(zp_ctx *ctx);

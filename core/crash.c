@@ -233,6 +233,11 @@ on_crash(int number, siginfo_t *info, void *context)
 {
     int nobody = 0, thread = this_thread();
 
+    if (getpid() != at.pid) {
+        let_default(number);
+        syscall(SYS_tgkill, getpid(), thread, number);
+        return;
+    }
     if (!atomic_compare_exchange_strong(&at.thread, &nobody, thread)) {
         if (nobody == thread)
             end_now();
@@ -240,11 +245,9 @@ on_crash(int number, siginfo_t *info, void *context)
             pause();
     }
     atomic_store(&at.signal, number);
-    if (getpid() == at.pid) {
-        beware(number);
-        note(number, info, context);
-        alarm(0);
-    }
+    beware(number);
+    note(number, info, context);
+    alarm(0);
     let_default(number);
     syscall(SYS_tgkill, getpid(), thread, number);
 }

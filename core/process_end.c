@@ -221,6 +221,7 @@ retry_or_finish(zp_proc *proc)
     if (verdict == ZP__RETRY_LOOP)
         end_crash_loop(proc, span);
     if (verdict != ZP__RETRY_AFTER) {
+        proc->owes |= proc->retry != NULL; /* it says: waiting */
         finish(proc);
         return;
     }
@@ -343,6 +344,8 @@ zp__proc_on_exit(void *user)
     proc->pins++;
     called = zp__ctx_call(ctx);
     rc = fn(proc, &result, proc->exit_user);
+    if (zp__ctx_check(ctx) < 0) /* it has forked, and this is the other one */
+        return;
     proc->pins--;
     zp__proc_let_go(proc);
     zp__ctx_leave(ctx, called, rc);

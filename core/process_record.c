@@ -9,7 +9,8 @@
  * A write can fail (the lock is taken, the state is full, we are inside an
  * atomic operation): then the process `owes` its record, and the timer, the
  * next wait or the end of the context try again. Until then whoever reads the
- * record sees a process that runs, though no such process is there.
+ * record sees a process that runs, though no such process is there. Of many
+ * that end while somebody sits on the lock only the first waits for it.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -127,14 +128,20 @@ in_vain(const zp_proc *proc)
 void
 zp__proc_settle(zp_proc *proc)
 {
-    double timeout = proc->ctx->lock_timeout;
+    zp_ctx *ctx = proc->ctx;
+    double timeout = ctx->lock_timeout;
 
     if (!proc->owes)
         return;
     if (timeout < 0 || timeout > SETTLE_MAX)
         timeout = SETTLE_MAX;
+    if (zp__now() < ctx->unsettled)
+        timeout = 0;
     proc->owes =
         !in_vain(proc) && (zp__in_txn() || write_record(proc, timeout) < 0);
-    if (proc->owes)
-        zp__timer_set(proc->timer, SETTLE_AGAIN);
+    if (!proc->owes)
+        return;
+    if (timeout > 0)
+        ctx->unsettled = zp__now() + SETTLE_AGAIN / 2;
+    zp__timer_set(proc->timer, SETTLE_AGAIN);
 }

@@ -223,7 +223,10 @@ zp__proc_undo(zp_proc *proc)
 
     if (proc->page && proc->id.pid) {
         tell_go(proc, ZP__GO_NOT);
-        zp__proc_signal(proc, SIGKILL);
+        if (proc->fd >= 0 || proc->id.start)
+            zp__proc_signal(proc, SIGKILL);
+        else /* born a moment ago, not reaped: the number is its own */
+            kill(proc->id.pid, SIGKILL);
         while (waitid(P_PID, (id_t)proc->id.pid, &info, WEXITED) < 0 &&
                errno == EINTR)
             continue;

@@ -102,6 +102,8 @@ zp__ctx_pin(zp_ctx *ctx)
 bool
 zp__ctx_unpin(zp_ctx *ctx)
 {
+    if (ctx->token != zp__token()) /* forked by the callback */
+        return true;
     ctx->depth--;
     if (ctx->depth || !ctx->dying || ctx->leaving)
         return false;
