@@ -324,6 +324,8 @@ forget(zp__txn *txn, zp__log *log, uint64_t excess)
     int dropped = 0;
     int rc = 0;
 
+    if (log->revision - log->tail > 2 * limits->log_revisions)
+        return zp__store_corrupt(txn->store, "log"); /* or we count for ever */
     while (rc == 0 && log->tail + limits->log_revisions <= log->revision)
         rc = forget_tail(txn, log);
     if (excess > 0 && !has_garbage(log)) {
