@@ -61,10 +61,10 @@ durable_name(char buffer[64], const struct stat *data)
 
 /* ---- finding ---- */
 
-/* Who uses RUN, if anyone: 0 with PLACE filled; ZP_ENOSTATE and others, with
- * text. */
+/* Whose RUN is, dead or alive: 0 with PLACE filled; ZP_ENOSTATE and others,
+ * with text. */
 static int
-look_at(const char *run, zp__place *ret, zp__pid *ret_owner)
+read_run(const char *run, zp__place *ret, zp__pid *ret_owner)
 {
     struct stat st;
     char data[ZP__PATH_MAX] = "";
@@ -93,11 +93,6 @@ look_at(const char *run, zp__place *ret, zp__pid *ret_owner)
         return rc;
     if (rc < 0)
         return zp__fail(rc, "%s/board: %s", run, zp_strerror(rc));
-    if (!zp__pid_alive(&owner))
-        return zp__fail(ZP_ENOSTATE,
-                        "%s: the state's owner, process %d, has "
-                        "ended",
-                        run, (int)owner.pid);
     if (strlen(run) >= sizeof place.run)
         return zp__fail(-ENAMETOOLONG, "%s: the path is longer than %zu bytes",
                         run, sizeof place.run - 1);
@@ -106,6 +101,25 @@ look_at(const char *run, zp__place *ret, zp__pid *ret_owner)
     strcpy(place.data, place.durable ? data : place.run);
     place.dev = st.st_dev;
     place.ino = st.st_ino;
+    *ret = place;
+    *ret_owner = owner;
+    return 0;
+}
+
+/* Who uses RUN, if anyone: likewise. */
+static int
+look_at(const char *run, zp__place *ret, zp__pid *ret_owner)
+{
+    zp__place place;
+    zp__pid owner;
+    int rc = read_run(run, &place, &owner);
+    if (rc < 0)
+        return rc;
+    if (!zp__pid_alive(&owner))
+        return zp__fail(ZP_ENOSTATE,
+                        "%s: the state's owner, process %d, has "
+                        "ended",
+                        run, (int)owner.pid);
     if (ret)
         *ret = place;
     if (ret_owner)
@@ -210,6 +224,20 @@ zp__place_find(zp__place *ret, const char *address)
         return zp__fail(ZP_ENOSTATE, "no state named \"%s\" is running in %s",
                         address, base);
     return look_at(run, ret, NULL);
+}
+
+int
+zp__place_reach(zp__place *ret, const char *run_dir)
+{
+    zp__pid owner;
+    char *real = realpath(run_dir, NULL);
+    if (!real && (errno == ENOENT || errno == ENOTDIR))
+        return zp__fail(ZP_ENOSTATE, "%s: there is no such directory", run_dir);
+    if (!real)
+        return zp__fail_errno(errno, "%s", run_dir);
+    int rc = read_run(real, ret, &owner);
+    free(real);
+    return rc;
 }
 
 /* ---- making ---- */

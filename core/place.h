@@ -49,6 +49,10 @@ int zp__place_publish(zp__place *place);
  * ended; -EACCES when it is another user's. */
 int zp__place_find(zp__place *place, const char *address);
 
+/* The run directory RUN_DIR, whether its owner lives or not: for a server, who
+ * is the one to clean up. */
+int zp__place_reach(zp__place *place, const char *run_dir);
+
 /* Remove the run directory with all it holds (never a durable state's data),
  * and the base when it is empty and was made on demand. Best effort; missing
  * things are fine. Another directory that has the name by now is not touched

@@ -424,11 +424,25 @@ report(int fd, int rc)
     close(fd);
 }
 
+/* It could not be opened: perhaps a server was killed while it removed it.
+ * Returns RC, with its text. */
+static int
+sweep(int rc)
+{
+    char text[ZP__ERROR_MAX];
+
+    zp__fail_code(rc);
+    snprintf(text, sizeof text, "%s", zp__fail_text());
+    zp__place_sweep();
+    return zp__fail(rc, "%s", text);
+}
+
 /* Serve a state that exists. */
 static int
 serve_existing(const char *run_dir, int ready_fd)
 {
     zp__server *server = new_server(false);
+    bool opened;
     int rc;
 
     if (!server) {
@@ -436,16 +450,17 @@ serve_existing(const char *run_dir, int ready_fd)
         report(ready_fd, rc);
         return rc;
     }
-    rc = zp__place_find(&server->place, run_dir);
+    rc = zp__place_reach(&server->place, run_dir);
     if (rc >= 0)
         rc = open_server(server);
     if (rc == ZP_ECLOSED && server->lock >= 0)
         close_state(server); /* nobody else will */
+    opened = rc >= 0;
     report(ready_fd, rc);
-    if (rc >= 0)
+    if (opened)
         rc = finish(server, zp__server_loop(server));
     free_server(server);
-    return rc < 0 ? zp__fail_code(rc) : rc;
+    return opened || rc == -EADDRINUSE ? zp__fail_code(rc) : sweep(rc);
 }
 
 /* Make a state and serve it. */

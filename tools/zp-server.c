@@ -5,9 +5,10 @@
  * detaches itself: from the descriptors it inherited (a pipeline whose writer
  * started us must end when that ends), from the session and its signals, from
  * the directory, and, by a fork of this small process, from whoever started
- * it, who reaps the first process at once. What goes wrong is told through the
- * descriptor, in the words of zp_serve(). Run by hand it stays in the
- * foreground, prints its address and serves until SIGTERM or SIGINT.
+ * it, who reaps the first process at once. A second fork leaves a warden behind
+ * (warden.c). What goes wrong is told through the descriptor, in the words of
+ * zp_serve(). Run by hand it stays in the foreground, prints its address and
+ * serves until SIGTERM or SIGINT.
  *
  * Exit codes: 0 it served and has ended, 1 it could not serve, 2 wrong usage,
  * 3 the name or path is in use.
@@ -28,6 +29,8 @@
 #include <unistd.h>
 
 #include <zp.h>
+
+#include "tools/warden.h"
 
 #define READY_FD 3 /* where the descriptor is kept when all others go */
 
@@ -356,6 +359,7 @@ main(int argc, char **argv)
         rc = detach(&arguments.serve);
         if (rc >= 0)
             _exit(rc);
+        arguments.serve.ready_fd = zp_warden(arguments.serve.ready_fd);
     } else {
         arguments.serve.state = &arguments.state;
         arguments.serve.ready_fd = STDOUT_FILENO;

@@ -176,7 +176,8 @@ end_by(int signal_number, bool group)
     zp_sync_open(&o.ready);
     pid_t pid = zp_test_fork(own, &o);
     zp_sync_wait(&o.ready, 30);
-    assert_in_range(zp_test_descendants(NULL, 0), 8, 8); /* 7 and a server */
+    assert_int_equal(zp_test_descendants(NULL, 0), 9); /* 7, a server and its
+                                                          warden */
     kill(group ? -pid : pid, signal_number);
     assert_int_equal(zp_test_wait(pid, 20), -signal_number);
     double ended = zp_test_now();
