@@ -236,8 +236,9 @@ zp__record_lost(const zp__record *record)
         return false;
     if (record->boot != zp__boot_hash())
         return true;
-    return record->pid_ns == zp__pid_ns() && !zp__pid_alive(&record->id) &&
-           !zp__pid_alive(&record->parent);
+    if (record->pid_ns != zp__pid_ns() || record->parent.start == 0)
+        return false;
+    return !zp__pid_alive(&record->id) && !zp__pid_alive(&record->parent);
 }
 
 void

@@ -66,7 +66,8 @@ int zp__record_decode(zp__record *ret, const void *data, size_t size);
 
 /* Does it tell of a process that runs or will, though that is gone, and so is
  * its parent, who would have said how it ended or started it? (Of what is in
- * another pid namespace nothing can be told: false.) */
+ * another pid namespace, or could not name itself, nothing can be told: false.)
+ */
 bool zp__record_lost(const zp__record *record);
 
 /* Make it one that has ended, nobody knows how. */

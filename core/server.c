@@ -344,6 +344,7 @@ free_server(zp__server *server)
     close_sockets(server);
     zp__server_bells_free(server);
     zp__server_leases_free(server);
+    zp__server_orphans_free(server);
     zp__topics_free(&server->topics);
     free(server->request);
     if (server->owner_fd >= 0)

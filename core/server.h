@@ -9,6 +9,7 @@
  *     server_topics.c   what is subscribed to, and the interest filter
  *     server_leases.c   deletes the keys whose lease is over
  *     server_tree.c     ends the processes of the state
+ *     server_orphans.c  ends those whose parent has died
  *     server_memory.c   lets go of the store's mapped pages
  */
 #ifndef ZP_CORE_SERVER_H
@@ -24,6 +25,22 @@
 #define ZP__BATCH 256 /* topics found before they are sent */
 #define ZP__SYNCS 64  /* sync topics read before they are answered */
 #define ZP__LATE 1024 /* topics whose messages may come later */
+
+/* Processes that are being ended, since their parents have died. */
+typedef struct zp__orphan {
+    uint64_t record;
+    zp__pid id; /* 0: there is none, or it is another's */
+    double due; /* when to signal it again */
+    bool told;
+} zp__orphan;
+
+typedef struct zp__orphans {
+    zp__orphan *list; /* by record */
+    unsigned n, room;
+    uint64_t after; /* the walk goes on behind this record */
+    bool some;      /* there are processes that run */
+    double next, next_walk;
+} zp__orphans;
 
 typedef struct zp__server {
     zp__place place;
@@ -78,6 +95,7 @@ typedef struct zp__server {
     double next_readers;
     double next_sync;
     uint64_t synced; /* head at the last sync */
+    zp__orphans orphans;
 } zp__server;
 
 /* Why the server ended. */
@@ -135,5 +153,12 @@ void zp__server_trim(zp__server *server, unsigned weight);
 /* End all processes of the state that are on record: TERM, after GRACE seconds
  * KILL, deepest first. Returns when they have ended (or cannot be). */
 void zp__server_end_tree(zp__server *server, double grace);
+
+/* Look for processes whose parent has died, end them, and their records: what
+ * is due of that; never waits. How many of MS may be slept before the next
+ * tick. At the end. */
+void zp__server_orphans_tick(zp__server *server, double now);
+int zp__server_orphans_ms(const zp__server *server, int ms);
+void zp__server_orphans_free(zp__server *server);
 
 #endif

@@ -177,6 +177,7 @@ do_duties(zp__server *server)
         sync_now(server, now);
     if (server->look > 0 && now >= server->look)
         rc = zp__server_send_late(server, false);
+    zp__server_orphans_tick(server, now);
     if (rc < 0 || now < server->next_duty)
         return rc;
     server->next_duty = now + DUTY_SECONDS;
@@ -210,7 +211,8 @@ sleep_ms(const zp__server *server)
         if (sync < ms)
             ms = sync < 1 ? 1 : (int)sync;
     }
-    return zp__server_leases_ms(server, zp__server_look_ms(server, ms));
+    ms = zp__server_leases_ms(server, zp__server_look_ms(server, ms));
+    return zp__server_orphans_ms(server, ms);
 }
 
 /* Announce the sleep, look once more, sleep: 0, or an error. */
