@@ -1,0 +1,618 @@
+/*
+ * test_tree_kill.c - nothing outlives the owner of a private state, however it
+ * ends: no process of its tree, no server, no warden, no run directory. Nor
+ * does anything outlive a process in the middle of the tree. But what the
+ * application forked by itself is left alone.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <zp.h>
+
+#include "core/context.h"
+#include "core/record.h"
+#include "tests/support/zp_test.h"
+
+#define CHILDREN 9 /* of the owner, ... */
+#define EACH 10    /* ... and of each of these: 100 processes with the owner */
+#define PROMISED (2 * zp_test_slow())
+#define PATIENCE (20 * zp_test_slow())
+
+/* What the processes of a test tell each other, in shared memory. */
+static struct shared {
+    zp_sync up; /* posted by each process of the tree */
+    zp_sync go;
+    pid_t server;
+    pid_t bystander; /* forked by the application itself */
+    char address[200];
+} * shared;
+
+static zp_ctx *own; /* of the owner, or of who attached: reachable to the end */
+
+static int
+set_up(void **state)
+{
+    (void)state;
+    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE,
+                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED)
+        return -1;
+    zp_sync_open(&shared->up);
+    zp_sync_open(&shared->go);
+    return 0;
+}
+
+static int
+tear_down(void **state)
+{
+    (void)state;
+    zp_sync_close(&shared->up);
+    zp_sync_close(&shared->go);
+    return munmap(shared, sizeof *shared);
+}
+
+static void
+wait_up(int n)
+{
+    while (n-- > 0)
+        zp_sync_wait(&shared->up, PATIENCE);
+}
+
+_Noreturn static void
+sleep_for_ever(void)
+{
+    for (;;)
+        pause();
+}
+
+/* No child of zp_spawn(): not the library's to end. */
+static void
+fork_bystander(void)
+{
+    fflush(NULL);
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        setpgid(0, 0);
+        sleep_for_ever();
+    }
+    shared->bystander = pid;
+}
+
+/* ------------------------------------------------------------ the owner -- */
+
+static int
+leaf(zp_ctx *ctx, void *arg)
+{
+    (void)ctx;
+    (void)arg;
+    zp_sync_post(&shared->up);
+    sleep_for_ever();
+}
+
+static int
+branch(zp_ctx *ctx, void *arg)
+{
+    for (int i = 0; i < EACH; i++)
+        if (zp_spawn(ctx, NULL, NULL, leaf, NULL) < 0)
+            return -1;
+    return leaf(ctx, arg);
+}
+
+static int
+grow(void)
+{
+    zp_pong pong;
+
+    setpgid(0, 0);
+    if (zp_ctx_new(&own, NULL) < 0)
+        return 1;
+    fork_bystander();
+    for (int i = 0; i < CHILDREN; i++)
+        if (zp_spawn(own, NULL, NULL, branch, NULL) < 0)
+            return 2;
+    if (zp_ping(own, &pong, NULL, 0, PATIENCE) < 0)
+        return 3;
+    shared->server = pong.server_pid;
+    snprintf(shared->address, sizeof shared->address, "%s",
+             zp_ctx_address(own));
+    zp_sync_post(&shared->up);
+    return 0;
+}
+
+static int
+owner_waits(void *user)
+{
+    (void)user;
+    int rc = grow();
+
+    if (rc != 0)
+        return rc;
+    zp_sync_wait(&shared->go, PATIENCE);
+    return 0;
+}
+
+static int
+owner_frees(void *user)
+{
+    int rc = owner_waits(user);
+
+    own = zp_ctx_free(own);
+    return rc;
+}
+
+static int
+owner_exits(void *user)
+{
+    exit(owner_waits(user));
+}
+
+static int
+owner_exits_at_once(void *user)
+{
+    _exit(owner_waits(user));
+}
+
+static int
+owner_aborts(void *user)
+{
+    int rc = owner_waits(user);
+
+    if (rc != 0)
+        return rc;
+    abort();
+}
+
+/* ---------------------------------------------------------- what is left -- */
+
+/* Nothing but the bystander. */
+static bool
+only_bystander(void *user)
+{
+    pid_t pids[2] = {0, 0};
+    size_t n = zp_test_descendants(pids, 2);
+
+    (void)user;
+    return n == 1 && pids[0] == shared->bystander &&
+           zp_test_entries(zp_test_run_dir()) <= 0;
+}
+
+/* Those who were handed to us when their parents died. */
+static void
+reap(void)
+{
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+        continue;
+}
+
+static void
+end_bystander(void)
+{
+    kill(shared->bystander, SIGKILL);
+    assert_int_equal(zp_test_wait(shared->bystander, PATIENCE), -SIGKILL);
+    reap();
+}
+
+static void
+nothing_is_left(void)
+{
+    double ended = zp_test_now();
+
+    if (!zp_test_until(only_bystander, NULL, PROMISED)) {
+        bool sooner_or_later = zp_test_until(only_bystander, NULL, 20);
+        fail_msg("%zu processes and %d files after %g s%s",
+                 zp_test_descendants(NULL, 0),
+                 zp_test_entries(zp_test_run_dir()), zp_test_now() - ended,
+                 sooner_or_later ? "" : ", for good");
+    }
+    end_bystander();
+}
+
+static int
+rounds(int most)
+{
+    int n = (int)(most / zp_test_slow());
+
+    return n < 1 ? 1 : n;
+}
+
+/* ------------------------------------------------------------ the owner ends
+ */
+
+static pid_t
+start(int (*owner)(void *user))
+{
+    pid_t pid = zp_test_fork(owner, NULL);
+
+    wait_up(1 + CHILDREN + CHILDREN * EACH);
+    return pid;
+}
+
+/* By itself: when told to go, as OWNER does. */
+static void
+test_by_itself(int (*owner)(void *user), int status)
+{
+    for (int i = 0; i < rounds(3); i++) {
+        pid_t pid = start(owner);
+
+        zp_sync_post(&shared->go);
+        assert_int_equal(zp_test_wait(pid, PATIENCE), status);
+        nothing_is_left();
+    }
+}
+
+static void
+test_returns(void **state)
+{
+    (void)state;
+    test_by_itself(owner_waits, 0);
+}
+
+static void
+test_frees(void **state)
+{
+    (void)state;
+    test_by_itself(owner_frees, 0);
+}
+
+static void
+test_exits(void **state)
+{
+    (void)state;
+    test_by_itself(owner_exits, 0);
+    test_by_itself(owner_exits_at_once, 0);
+}
+
+static void
+test_aborts(void **state)
+{
+    (void)state;
+    test_by_itself(owner_aborts, -SIGABRT);
+}
+
+static void
+test_by_signal(int number, bool group, int most)
+{
+    for (int i = 0; i < rounds(most); i++) {
+        pid_t pid = start(owner_waits);
+
+        kill(group ? -pid : pid, number);
+        assert_int_equal(zp_test_wait(pid, PATIENCE), -number);
+        nothing_is_left();
+    }
+}
+
+static void
+test_killed(void **state)
+{
+    (void)state;
+    test_by_signal(SIGKILL, false, 20);
+}
+
+static void
+test_terminated(void **state)
+{
+    (void)state;
+    test_by_signal(SIGTERM, false, 3);
+    test_by_signal(SIGINT, true, 3);
+}
+
+/* Nobody is left but the warden. */
+static void
+test_server_killed_before(void **state)
+{
+    (void)state;
+    for (int i = 0; i < rounds(20); i++) {
+        pid_t pid = start(owner_waits);
+
+        kill(shared->server, SIGKILL);
+        kill(pid, SIGKILL);
+        assert_int_equal(zp_test_wait(pid, PATIENCE), -SIGKILL);
+        nothing_is_left();
+    }
+}
+
+/* ---------------------------------------------------- one in the middle ends
+ */
+
+struct order { /* for the thread that spawns */
+    zp_ctx *ctx;
+    zp_proc_fn *fn;
+    int rc;
+};
+
+static void *
+spawn_in_thread(void *user)
+{
+    struct order *order = user;
+
+    order->rc = zp_spawn(order->ctx, NULL, NULL, order->fn, NULL);
+    return NULL;
+}
+
+/* The kernel does not end it with its parent: another thread forked it. */
+static int
+spawn_elsewhere(zp_ctx *ctx, zp_proc_fn *fn)
+{
+    struct order order = {.ctx = ctx, .fn = fn};
+    pthread_t thread;
+
+    if (pthread_create(&thread, NULL, spawn_in_thread, &order) != 0)
+        return -EAGAIN;
+    pthread_join(thread, NULL);
+    return order.rc;
+}
+
+static int
+stubborn(zp_ctx *ctx, void *arg)
+{
+    signal(SIGTERM, SIG_IGN);
+    return leaf(ctx, arg);
+}
+
+static int
+inner(zp_ctx *ctx, void *arg)
+{
+    if (spawn_elsewhere(ctx, leaf) < 0)
+        return -1;
+    return leaf(ctx, arg);
+}
+
+static int
+middle(zp_ctx *ctx, void *arg)
+{
+    fork_bystander();
+    if (spawn_elsewhere(ctx, inner) < 0 || spawn_elsewhere(ctx, inner) < 0 ||
+        spawn_elsewhere(ctx, stubborn) < 0)
+        return -1;
+    return leaf(ctx, arg);
+}
+
+#define MIDDLE (1 + 2 * 2 + 1) /* processes of this tree */
+
+static int
+attached(void *user)
+{
+    (void)user;
+    if (zp_ctx_attach(&own, shared->address, NULL) < 0)
+        return 1;
+    if (middle(own, NULL) < 0)
+        return 2;
+    return 0;
+}
+
+struct census {
+    unsigned running, told;
+};
+
+static int
+count(const zp_process *process, void *user)
+{
+    struct census *census = user;
+
+    if (process->parent != getpid()) /* ours are our own business */
+        census->running += process->state != ZP_PROC_ENDED;
+    if (strstr(process->error, "the process that spawned it"))
+        census->told++;
+    return 0;
+}
+
+/* Has the server moved the records of all whose parent is dead? */
+static bool
+none_lost(void *user)
+{
+    zp_ctx *ctx = user;
+    zp__record record;
+    uint64_t id = 0;
+    const void *data;
+    size_t size;
+    bool none = true;
+
+    assert_int_equal(zp__view_begin(ctx->view), 0);
+    while (zp__view_next_running(ctx->view, id, &id, &data, &size) == 1) {
+        assert_int_equal(zp__record_decode(&record, data, size), 0);
+        none = none && zp__pid_alive(&record.parent);
+    }
+    zp__view_end(ctx->view);
+    return none;
+}
+
+/* Our other child, the bystander, the server and the warden. */
+static bool
+four_live(void *user)
+{
+    (void)user;
+    return zp_test_descendants(NULL, 0) == 4;
+}
+
+static void
+wait_for_the_end(zp_ctx *ctx)
+{
+    struct census census = {0, 0};
+
+    /* the stubborn one has a second more, before it is killed */
+    assert_true(zp_test_until(four_live, NULL, 2 * PROMISED));
+    assert_int_equal(zp_test_process_state(shared->bystander), 'S');
+    assert_true(zp_test_until(none_lost, ctx, PATIENCE));
+    assert_int_equal(zp_each_process(ctx, count, &census), 0);
+    assert_int_equal(census.running, 0);
+    assert_true(census.told >= 5);
+}
+
+static void
+test_middle_killed(void **state)
+{
+    zp_ctx *ctx;
+    zp_proc *other, *proc;
+
+    (void)state;
+    assert_int_equal(zp_ctx_new(&ctx, NULL), 0);
+    assert_int_equal(zp_spawn(ctx, &other, NULL, leaf, NULL), 0);
+    assert_int_equal(zp_spawn(ctx, &proc, NULL, middle, NULL), 0);
+    wait_up(1 + MIDDLE);
+    kill(zp_proc_pid(proc), SIGKILL);
+    assert_int_equal(zp_wait(proc, NULL, PATIENCE), ZP_EFAILED);
+    wait_for_the_end(ctx);
+    assert_int_equal(zp_proc_alive(other), 1);
+    assert_int_equal(zp_set_int(zp_ctx_state(ctx), "still", 1), 0);
+    zp_ctx_free(ctx);
+    end_bystander();
+}
+
+static void
+test_attached_ends(void **state)
+{
+    zp_ctx *ctx;
+    zp_proc *other;
+
+    (void)state;
+    assert_int_equal(zp_ctx_new(&ctx, NULL), 0);
+    snprintf(shared->address, sizeof shared->address, "%s",
+             zp_ctx_address(ctx));
+    assert_int_equal(zp_spawn(ctx, &other, NULL, leaf, NULL), 0);
+    pid_t pid = zp_test_fork(attached, NULL);
+    wait_up(1 + MIDDLE);
+    kill(pid, SIGKILL);
+    assert_int_equal(zp_test_wait(pid, PATIENCE), -SIGKILL);
+    wait_for_the_end(ctx);
+    assert_int_equal(zp_proc_alive(other), 1);
+    zp_ctx_free(ctx);
+    end_bystander();
+}
+
+/* ------------------------------------------------------- records by hand -- */
+
+static uint64_t
+put(zp_ctx *ctx, const zp__record *record)
+{
+    uint64_t id = 0;
+    void *data;
+    size_t size;
+
+    assert_int_equal(zp__record_encode(record, &data, &size), 0);
+    assert_int_equal(
+        zp__store_put_record(ctx->store, &id, data, size, false, 5), 0);
+    free(data);
+    return id;
+}
+
+/* A pid that is another's by now; the server's own; what waits for an attempt.
+ * Only records end. */
+static void
+test_reused_pid(void **state)
+{
+    const zp__pid dead = {.pid = getpid(), .start = 1};
+    zp__pid other;
+    zp_pong pong;
+    zp_ctx *ctx;
+
+    (void)state;
+    assert_int_equal(zp_ctx_new(&ctx, NULL), 0);
+    assert_int_equal(zp_ping(ctx, &pong, NULL, 0, PATIENCE), 0);
+    fork_bystander();
+    assert_int_equal(zp__pid_of(shared->bystander, &other), 0);
+    other.start++;
+    put(ctx, &(zp__record){
+                 .state = ZP__RECORD_RUNNING, .id = other, .parent = dead});
+    put(ctx, &(zp__record){.state = ZP__RECORD_WAITING, .parent = dead});
+    assert_true(zp_test_until(none_lost, ctx, PATIENCE));
+    int server = pong.server_pid;
+    assert_int_equal(zp_ping(ctx, &pong, NULL, 0, PATIENCE), 0);
+    assert_int_equal(pong.server_pid, server);
+    assert_int_equal(zp_test_process_state(shared->bystander), 'S');
+    zp_ctx_free(ctx);
+    end_bystander();
+}
+
+static int
+hold_inside(zp_state *txn, void *user)
+{
+    (void)txn;
+    (void)user;
+    zp_sync_post(&shared->up);
+    zp_sync_wait(&shared->go, PATIENCE);
+    return 0;
+}
+
+static int
+hold_lock(void *user)
+{
+    (void)user;
+    if (zp_ctx_attach(&own, shared->address, NULL) < 0)
+        return 1;
+    int rc = zp_atomic(zp_ctx_state(own), hold_inside, NULL);
+    own = zp_ctx_free(own);
+    return rc < 0;
+}
+
+struct pinging {
+    zp_ctx *ctx;
+    double until;
+};
+
+/* It answers until then. */
+static bool
+pinged(void *user)
+{
+    struct pinging *pinging = user;
+
+    assert_int_equal(zp_ping(pinging->ctx, NULL, NULL, 0, PROMISED), 0);
+    return zp_test_now() >= pinging->until;
+}
+
+/* Somebody keeps the lock: the server does not wait for it, but writes when it
+ * can. */
+static void
+test_server_does_not_hang(void **state)
+{
+    const zp__pid dead = {.pid = getpid(), .start = 1};
+    struct pinging pinging;
+    zp_pong pong;
+    zp_ctx *ctx;
+
+    (void)state;
+    assert_int_equal(zp_ctx_new(&ctx, NULL), 0);
+    snprintf(shared->address, sizeof shared->address, "%s",
+             zp_ctx_address(ctx));
+    assert_int_equal(zp_ping(ctx, &pong, NULL, 0, PATIENCE), 0);
+    kill(pong.server_pid, SIGSTOP);
+    put(ctx, &(zp__record){.state = ZP__RECORD_WAITING, .parent = dead});
+    pid_t pid = zp_test_fork(hold_lock, NULL);
+    wait_up(1);
+    kill(pong.server_pid, SIGCONT);
+    pinging = (struct pinging){ctx, zp_test_now() + 2.5};
+    assert_true(zp_test_until(pinged, &pinging, PATIENCE));
+    assert_false(none_lost(ctx));
+    zp_sync_post(&shared->go);
+    assert_int_equal(zp_test_wait(pid, PATIENCE), 0);
+    assert_true(zp_test_until(none_lost, ctx, PATIENCE));
+    zp_ctx_free(ctx);
+}
+
+#define CASE(f) ZP_TEST_WITH(f, set_up, tear_down)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(test_returns),
+        CASE(test_frees),
+        CASE(test_exits),
+        CASE(test_aborts),
+        CASE(test_killed),
+        CASE(test_terminated),
+        CASE(test_server_killed_before),
+        CASE(test_middle_killed),
+        CASE(test_attached_ends),
+        CASE(test_reused_pid),
+        CASE(test_server_does_not_hang),
+    };
+    return zp_test_main("tree_kill", tests, sizeof tests / sizeof *tests, 120);
+}
