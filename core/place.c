@@ -467,8 +467,12 @@ zp__place_remove(const zp__place *place)
         return;
     int dir = open_run(place);
     if (dir >= 0) {
-        zp__run_clear(dir, "");
-        rmdir(place->run);
+        /* again if somebody opened a lock file in between, which makes it */
+        for (int i = 0; i < 3; i++) {
+            zp__run_clear(dir, "");
+            if (rmdir(place->run) == 0 || errno != ENOTEMPTY)
+                break;
+        }
         close(dir);
     } else if (dir == -EMFILE || dir == -ENFILE) {
         remove_by_path(place);

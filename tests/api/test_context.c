@@ -292,7 +292,7 @@ owner_main(void *user)
     zp_sync_wait(&g->go, 10);
     if (g->why == 2) {
         assert_int_equal(zp_ctx_stats(ctx, &stats), 0);
-        kill((pid_t)stats.server_pid, SIGKILL);
+        zp_test_kill_server((pid_t)stats.server_pid);
     }
     if (g->why)
         raise(SIGKILL);
@@ -308,7 +308,8 @@ all_swept(void *user)
     return zp_test_entries(zp_test_run_dir()) == 0;
 }
 
-/* The owner ends by leaving, by SIGKILL, and together with its server. Nobody
+/* The owner ends by leaving, by SIGKILL, and together with its server and the
+ * warden. Nobody
  * is left then who could remove the directory; the next context sweeps it (as
  * soon as the dead have really let go of their locks). */
 static void
@@ -624,11 +625,18 @@ test_attach_revives(void **state)
 
     (void)state;
     assert_int_equal(zp_ping(owner, &pong, NULL, 0, 5), 0);
-    kill(pong.server_pid, SIGKILL);
+    zp_test_kill_server(pong.server_pid);
     visitor = attach(zp_ctx_address(owner));
     assert_int_equal(zp_ping(visitor, &pong, NULL, 0, 5), 0);
     zp_ctx_free(visitor);
-    kill(pong.server_pid, SIGKILL); /* the owner cleans up without one, too */
+    zp_test_kill_server(pong.server_pid); /* the owner cleans up without, too */
+    zp_ctx_free(owner);
+    assert_int_equal(zp_test_entries(zp_test_run_dir()), 0);
+
+    /* and so it does while a warden starts another one */
+    owner = new_ctx(NULL);
+    assert_int_equal(zp_ping(owner, &pong, NULL, 0, 5), 0);
+    kill(pong.server_pid, SIGKILL);
     zp_ctx_free(owner);
     assert_int_equal(zp_test_entries(zp_test_run_dir()), 0);
 }

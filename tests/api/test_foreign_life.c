@@ -266,7 +266,7 @@ test_closed(void **state)
         if (killed) {
             kill(pid, SIGKILL);
             zp_test_wait(pid, 30); /* reaped, before the server goes */
-            kill(server, SIGKILL);
+            zp_test_kill_server(server);
         } else {
             zp_sync_post(&o.end);
         }

@@ -107,7 +107,7 @@ test_crowd(void **state)
         zp_sync_wait(&c.up, 20);
     for (round = 1; round <= ROUNDS; round++) {
         server = server_of(ctx, &before);
-        kill((pid_t)server, SIGKILL);
+        zp_test_kill_server((pid_t)server);
         assert_int_equal(zp_set_int(zp_ctx_state(ctx), "round", round), 0);
         begun = zp_test_now();
         for (i = 0; i < WATCHERS; i++)
@@ -173,7 +173,7 @@ test_nobody_left(void **state)
                          0);
         assert_int_equal(zp_set_int(zp_ctx_state(s.ctx), "a", 1), 0);
         kill(owner, SIGKILL);
-        kill(server, SIGKILL);
+        zp_test_kill_server(server);
         zp_test_wait(owner, 10);
         if (own)
             ev_run(zp_ev_loop(s.ctx), 0);

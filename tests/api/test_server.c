@@ -284,7 +284,7 @@ test_killed(void **state)
     (void)state;
     for (int i = 0; i < 20; i++) {
         assert_int_equal(zp_set_int(s, "a", i), 0);
-        kill(pid, SIGKILL);
+        zp_test_kill_server(pid);
         assert_int_equal(zp_get_int(s, "a", &value), 0); /* needs none */
         assert_int_equal(value, i);
         begun = zp_test_now();
@@ -361,7 +361,7 @@ test_herd(void **state)
         pids[i] = zp_test_fork(herd_member, &h);
     for (int i = 0; i < MEMBERS; i++)
         zp_sync_wait(&h.ready, 30);
-    kill(server, SIGKILL);
+    zp_test_kill_server(server);
     ends(server, 5);
     for (int i = 0; i < MEMBERS; i++)
         zp_sync_post(&h.go);

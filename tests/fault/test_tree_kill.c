@@ -319,6 +319,67 @@ test_server_killed_before(void **state)
     }
 }
 
+/* ------------------------------------------------------------ the warden -- */
+
+static pid_t
+server_of(zp_ctx *ctx)
+{
+    zp_stats stats = {.size = sizeof stats};
+
+    assert_int_equal(zp_ctx_stats(ctx, &stats), 0);
+    return (pid_t)stats.server_pid;
+}
+
+struct successor {
+    zp_ctx *ctx;
+    pid_t before;
+};
+
+static bool
+has_come(void *user)
+{
+    const struct successor *wanted = user;
+    pid_t server = server_of(wanted->ctx);
+
+    return server > 0 && server != wanted->before &&
+           zp_test_process_state(server) != 0;
+}
+
+static bool
+no_process(void *user)
+{
+    (void)user;
+    return zp_test_descendants(NULL, 0) == 0;
+}
+
+/* Nobody needs the server, nobody looks after it but the warden: that starts
+ * another one, and gives up at the fifth death. */
+static void
+test_warden(void **state)
+{
+    double began = zp_test_now();
+    struct successor next;
+    zp_pong pong;
+    zp_ctx *ctx;
+
+    (void)state;
+    assert_int_equal(zp_ctx_new(&ctx, NULL), 0);
+    next.ctx = ctx;
+    for (int i = 0; i < 4; i++) {
+        next.before = server_of(ctx);
+        kill(next.before, SIGKILL);
+        assert_true(zp_test_until(has_come, &next, PATIENCE));
+    }
+    assert_int_equal(zp_test_descendants(NULL, 0), 2);
+    next.before = server_of(ctx);
+    kill(next.before, SIGKILL);
+    if (zp_test_now() - began < 9)
+        assert_true(zp_test_until(no_process, NULL, PATIENCE));
+    assert_int_equal(zp_ping(ctx, &pong, NULL, 0, PATIENCE), 0);
+    assert_int_not_equal(pong.server_pid, next.before);
+    zp_ctx_free(ctx);
+}
+
 /* ---------------------------------------------------- one in the middle ends
  */
 
@@ -609,6 +670,7 @@ main(void)
         CASE(test_killed),
         CASE(test_terminated),
         CASE(test_server_killed_before),
+        CASE(test_warden),
         CASE(test_middle_killed),
         CASE(test_attached_ends),
         CASE(test_reused_pid),

@@ -159,6 +159,25 @@ zp_test_process_state(pid_t pid)
     return process_look(pid, &parent);
 }
 
+void
+zp_test_kill_server(pid_t server)
+{
+    char path[40], name[32] = "";
+    pid_t parent = 0;
+    FILE *file;
+
+    if (process_look(server, &parent)) {
+        snprintf(path, sizeof path, "/proc/%d/comm", (int)parent);
+        file = fopen(path, "re");
+        if (file && fgets(name, sizeof name, file) &&
+            strcmp(name, "zp-warden\n") == 0)
+            kill(parent, SIGKILL);
+        if (file)
+            fclose(file);
+    }
+    kill(server, SIGKILL);
+}
+
 /* Does PID descend from this process? Its parents are followed up. */
 static bool
 descends(pid_t pid)

@@ -100,6 +100,11 @@ int zp_test_wait(pid_t pid, double seconds);
  * subreaper. */
 size_t zp_test_descendants(pid_t *pids, size_t n);
 
+/* Kill the state server with this pid, and before it its warden, so that nobody
+ * starts another one by himself. (A plain kill() is as good where that does
+ * not matter.) */
+void zp_test_kill_server(pid_t server);
+
 /* Is the process stopped ('T' in /proc)? Its state letter, 0 if there is
  * none. */
 char zp_test_process_state(pid_t pid);

@@ -52,9 +52,7 @@ server_ended(void *user)
 static void
 kill_server(void)
 {
-    zp__pid server = zp__board_server(board);
-
-    assert_int_equal(zp__pid_kill(&server, SIGKILL), 0);
+    zp_test_kill_server(zp__board_server(board).pid);
     assert_true(zp_test_until(server_ended, NULL, WAIT));
 }
 
