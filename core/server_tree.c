@@ -37,7 +37,7 @@ struct victims {
 static bool
 ours(const zp__record *record)
 {
-    return record->state == ZP__RECORD_RUNNING && record->id.pid > 1 &&
+    return record->state != ZP__RECORD_ENDED && record->id.pid > 1 &&
            record->id.pid != (int32_t)getpid() &&
            record->boot == zp__boot_hash() && record->pid_ns == zp__pid_ns();
 }
