@@ -216,13 +216,23 @@ zp_test_descendants(pid_t *pids, size_t n)
 }
 
 /* Reap what has ended; true when no descendant lives. */
+static void
+reap(void)
+{
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+        continue;
+}
+
+/* Not even a zombie, which the next test's waits would meet. */
 static bool
 nobody_left(void *user)
 {
     (void)user;
-    while (waitpid(-1, NULL, WNOHANG) > 0)
-        continue;
-    return zp_test_descendants(NULL, 0) == 0;
+    reap();
+    if (zp_test_descendants(NULL, 0) > 0)
+        return false;
+    reap();
+    return true;
 }
 
 static void
