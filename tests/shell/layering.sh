@@ -79,7 +79,10 @@ END
 
 # The public header needs none of the four, nor anything but C.
 echo '#include <zp.h>' >"$work/bare.c"
-check "zp.h compiles where no library has its headers" \
-    "${CC:-cc}" -nostdinc -isystem "$("${CC:-cc}" -print-file-name=include)" \
-    -I"$top_srcdir/core" -ffreestanding -fsyntax-only "$work/bare.c"
+needs() {
+    "${CC:-cc}" -I"$top_srcdir/core" -M "$work/bare.c" >"$work/needs" &&
+        ! grep -E '/(ev|zmq|tpl|lmdb)\.h' "$work/needs" &&
+        grep -q '/zp\.h' "$work/needs"
+}
+check "zp.h includes no header of the libraries" needs
 tap_done

@@ -314,6 +314,7 @@ run_way(void *user)
 {
     struct rlimit none = {0, 0}, small = {1 << 20, 1 << 20};
     way *this = *(way **)user;
+    volatile int rc; /* not a tail call: the trace has this function */
 
     setrlimit(RLIMIT_CORE, &none);
     setrlimit(RLIMIT_STACK, &small);
@@ -321,7 +322,8 @@ run_way(void *user)
     if (this == crash_handled)
         signal(SIGSEGV, leave);
     zp__crash_install(page);
-    return this();
+    rc = this();
+    return rc;
 }
 
 /* How a child ends that goes this WAY: exit status or -signal. */
