@@ -71,6 +71,17 @@ result_of(zp_proc *proc, int rc)
     return result;
 }
 
+/* How many processes there are below this one that are not of CTX's state
+ * itself. */
+static inline int
+count_processes(zp_ctx *ctx)
+{
+    zp_stats stats = {.size = sizeof stats};
+
+    assert_ok(zp_ctx_stats(ctx, &stats));
+    return (int)zp_test_others((pid_t)stats.server_pid);
+}
+
 /* ------------------------------------------------------------- children -- */
 
 static inline int

@@ -215,6 +215,22 @@ zp_test_descendants(pid_t *pids, size_t n)
     return found;
 }
 
+/* A server whose warden has ended is a child of the subreaper: of ours. */
+size_t
+zp_test_others(pid_t server)
+{
+    pid_t warden = 0, pids[PIDS];
+    size_t others = zp_test_descendants(pids, PIDS), n = others;
+
+    process_look(server, &warden);
+    for (size_t i = 0; i < n && i < PIDS; i++)
+        others -= pids[i] == server || pids[i] == warden;
+    if (n - others != 2)
+        fail_msg("of the server %d and its warden %d only %zu is there",
+                 (int)server, (int)warden, n - others);
+    return others;
+}
+
 /* Reap what has ended; true when no descendant lives. */
 static void
 reap(void)

@@ -100,6 +100,10 @@ int zp_test_wait(pid_t pid, double seconds);
  * subreaper. */
 size_t zp_test_descendants(pid_t *pids, size_t n);
 
+/* How many live descendants there are besides the two of a state: the server
+ * with this pid and its warden. The test fails if one of these is none. */
+size_t zp_test_others(pid_t server);
+
 /* Kill the state server with this pid, and before it its warden, so that nobody
  * starts another one by himself. (A plain kill() is as good where that does
  * not matter.) */
