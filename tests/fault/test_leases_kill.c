@@ -123,6 +123,30 @@ kill_server(fixture *f)
         assert_true(zp_test_now() < until);
 }
 
+static int
+stop_outside(zp_state *txn, void *user)
+{
+    pid_t server = *(pid_t *)user;
+    double until = zp_test_now() + ANSWER * zp_test_slow();
+
+    (void)txn;
+    kill(server, SIGSTOP);
+    while (zp_test_process_state(server) != 'T')
+        assert_true(zp_test_now() < until);
+    return 0;
+}
+
+/* Stop the server, but not while it has the write lock: it does when its
+ * changes are heard of. */
+static pid_t
+stop_server(fixture *f)
+{
+    pid_t server = server_of(f->ctx);
+
+    assert_ok(zp_atomic(f->state, stop_outside, &server));
+    return server;
+}
+
 /* --------------------------------------------------------- holders -- */
 
 /* Goal: killed, ended, ended by itself while stopped: it goes. Stopped: it
@@ -386,10 +410,9 @@ test_died_untold(void **state)
     assert_ok(zp__board_open(&board, &place));
     let_look(f);
     for (int i = 0; i < 2; i++) {
-        pid_t server = server_of(f->ctx);
-
-        kill(server, SIGSTOP);
+        pid_t server = stop_server(f);
         pid_t pid = holder(&h);
+
         assert_int_equal(atomic_load(&board.shared->leases) % 2, 0);
         atomic_fetch_sub(&board.shared->leases, 1);
         atomic_fetch_sub(&board.shared->lease_told, 1);
