@@ -14,6 +14,9 @@
  *     both dead                              the record ends
  *     waits for an attempt, parent dead      likewise: nobody will make it
  *
+ * A record is written when the parent is dead, not before: as long as it lives
+ * it may write, too, and start the process again; that is another orphan then.
+ *
  * A child has a greater id than its parent. So one walk in the order of ids
  * finds the whole tree below a dead process, and no generation waits for the
  * one before.
@@ -199,8 +202,40 @@ wall_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* The record of an orphan that has ended, with that in it, encoded. *RET NULL:
- * nothing is to be written, it has told by itself how it ended. */
+/* Can nobody else write this record any more? Its parent can, which may be
+ * about to be ended only: it may even start the process again. */
+static bool
+is_ours(const zp__record *record)
+{
+    return record->boot != zp__boot_hash() || !zp__pid_alive(&record->parent);
+}
+
+/* Does it tell of ORPHAN, rather than of an attempt that came after it? */
+static bool
+is_about(const zp__record *record, const zp__orphan *orphan)
+{
+    return record->boot != zp__boot_hash() ||
+           (record->id.pid == orphan->id.pid &&
+            record->id.start == orphan->id.start);
+}
+
+/* RECORD with the end of ORPHAN in it, encoded. */
+static int
+encode_end(zp__record *record, const zp__orphan *orphan, void **ret,
+           size_t *ret_size)
+{
+    zp__record_lose(record);
+    if (orphan->told) {
+        record->error = "ended by the state server, since the process that "
+                        "spawned it had ended";
+        record->ended_ns = wall_ns();
+    }
+    return zp__record_encode(record, ret, ret_size);
+}
+
+/* The record of an orphan that has ended, with that in it: 1; 0: nothing is to
+ * be written, it has told by itself how it ended, or is to be found again as
+ * another attempt; -EBUSY: not yet; or another error. */
 static int
 ended_record(zp__server *server, const zp__orphan *orphan, void **ret,
              size_t *ret_size)
@@ -210,27 +245,23 @@ ended_record(zp__server *server, const zp__orphan *orphan, void **ret,
     size_t size;
     int rc = zp__view_begin(server->view);
 
-    *ret = NULL;
     if (rc < 0)
         return rc;
     rc = zp__view_record(server->view, orphan->record, &data, &size);
     if (rc == 0)
         rc = zp__record_decode(&record, data, size);
-    if (rc == 0 && record.state != ZP__RECORD_ENDED) {
-        zp__record_lose(&record);
-        if (orphan->told) {
-            record.error = "ended by the state server, since the process that "
-                           "spawned it had ended";
-            record.ended_ns = wall_ns();
-        }
-        rc = zp__record_encode(&record, ret, ret_size);
-    }
+    if (rc < 0 || record.state == ZP__RECORD_ENDED)
+        rc = 0; /* what is damaged stays as it is */
+    else if (!is_ours(&record))
+        rc = -EBUSY;
+    else if (is_about(&record, orphan))
+        rc = encode_end(&record, orphan, ret, ret_size) < 0 ? -ENOMEM : 1;
     zp__view_end(server->view);
-    return rc == -ENOMEM ? rc : 0; /* what is damaged stays as it is */
+    return rc;
 }
 
-/* False: not now. */
-static bool
+/* 0: done with it; -EBUSY: it has to wait; or an error: all have to. */
+static int
 write_off(zp__server *server, const zp__orphan *orphan)
 {
     uint64_t id = orphan->record;
@@ -238,11 +269,12 @@ write_off(zp__server *server, const zp__orphan *orphan)
     size_t size;
     int rc = ended_record(server, orphan, &data, &size);
 
-    if (rc == 0 && data)
-        rc = zp__store_put_record(server->store, &id, data, size, true,
-                                  LOCK_SECONDS);
+    if (rc <= 0)
+        return rc;
+    rc = zp__store_put_record(server->store, &id, data, size, true,
+                              LOCK_SECONDS);
     free(data);
-    return rc == 0;
+    return rc == -EBUSY ? -ETIMEDOUT : rc;
 }
 
 /* From the last one on: children before their parents. */
@@ -251,18 +283,16 @@ tend(zp__server *server, double now)
 {
     zp__orphans *orphans = &server->orphans;
     unsigned writes = 0, i;
+    int rc;
 
     for (i = orphans->n; i-- > 0;) {
-        if (!end(&orphans->list[i], now))
+        if (!end(&orphans->list[i], now) || writes == MAX_WRITES)
             continue;
-        if (writes == MAX_WRITES)
-            continue;
-        if (write_off(server, &orphans->list[i])) {
+        rc = write_off(server, &orphans->list[i]);
+        if (rc == 0)
             drop(orphans, i);
-            writes++;
-        } else {
-            writes = MAX_WRITES;
-        }
+        if (rc != -EBUSY)
+            writes = rc == 0 ? writes + 1 : MAX_WRITES;
     }
 }
 

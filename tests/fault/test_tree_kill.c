@@ -548,6 +548,83 @@ test_attached_ends(void **state)
     end_bystander();
 }
 
+/* ------------------------------------------------- one that starts others */
+
+static int
+starts_again(zp_ctx *ctx, void *arg)
+{
+    const zp_retry retry = {.size = sizeof retry, .retries = -1, .delay = -1};
+    const zp_spawn_options options = {.size = sizeof options, .retry = &retry};
+
+    (void)arg;
+    signal(SIGTERM, SIG_IGN);
+    if (zp_spawn(ctx, NULL, &options, leaf, NULL) < 0)
+        return -1;
+    for (;;)
+        (void)zp_ctx_wait(ctx, NULL, 0, 0, -1);
+}
+
+static void *
+start_again(void *user)
+{
+    struct order *order = user;
+
+    order->rc = starts_again(order->ctx, NULL);
+    return NULL;
+}
+
+/* Another thread than the main one does it all: the kernel ends none of them.
+ */
+static int
+keeper(zp_ctx *ctx, void *arg)
+{
+    struct order order = {.ctx = ctx};
+    pthread_t thread;
+
+    (void)arg;
+    if (pthread_create(&thread, NULL, start_again, &order) != 0)
+        return -EAGAIN;
+    pthread_join(thread, NULL);
+    return order.rc;
+}
+
+static int
+over_keeper(zp_ctx *ctx, void *arg)
+{
+    if (spawn_elsewhere(ctx, keeper) < 0)
+        return -1;
+    return leaf(ctx, arg);
+}
+
+/* Only the server, the warden. */
+static bool
+two_live(void *user)
+{
+    (void)user;
+    return zp_test_descendants(NULL, 0) == 2;
+}
+
+/* Its child is ended, it starts another one, and is then killed: that child has
+ * to go, too. */
+static void
+test_starts_again_while_ending(void **state)
+{
+    zp_ctx *ctx;
+    zp_proc *proc;
+
+    (void)state;
+    assert_int_equal(zp_ctx_new(&ctx, NULL), 0);
+    assert_int_equal(zp_spawn(ctx, &proc, NULL, over_keeper, NULL), 0);
+    wait_up(2);
+    kill(zp_proc_pid(proc), SIGKILL);
+    assert_int_equal(zp_wait(proc, NULL, PATIENCE), ZP_EFAILED);
+    wait_up(1); /* again */
+    assert_true(zp_test_until(two_live, NULL, PATIENCE));
+    assert_true(zp_test_until(none_lost, ctx, PATIENCE));
+    zp_ctx_free(ctx);
+    reap();
+}
+
 /* ------------------------------------------------------- records by hand -- */
 
 static uint64_t
@@ -673,6 +750,7 @@ main(void)
         CASE(test_warden),
         CASE(test_middle_killed),
         CASE(test_attached_ends),
+        CASE(test_starts_again_while_ending),
         CASE(test_reused_pid),
         CASE(test_server_does_not_hang),
     };
