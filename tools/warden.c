@@ -14,12 +14,16 @@
  *                              finds another server     --> ends, and so does
  *                                                           the warden
  *
+ * It is the last one to go: where everybody is told to end, as when a service
+ * is stopped, it does not listen, or nobody would clean up.
+ *
  * The program is small and has done nothing yet when it splits. The warden has
  * about 100 kB of its own; what else it needs it shares with the server.
  */
 #include "tools/warden.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -82,8 +86,10 @@ zp_warden(int ready)
     if (pid <= 0)
         return ready;
     close(ready);
+    (void)signal(SIGTERM, SIG_IGN);
     (void)prctl(PR_SET_NAME, "zp-warden");
     look_after(pid);
     (void)prctl(PR_SET_NAME, "zp-server");
+    (void)signal(SIGTERM, SIG_DFL);
     return 0;
 }

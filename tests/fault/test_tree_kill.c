@@ -319,6 +319,25 @@ test_server_killed_before(void **state)
     }
 }
 
+/* As when a service is stopped: everybody is told, server and warden, too. */
+static void
+test_all_terminated(void **state)
+{
+    pid_t pids[200];
+
+    (void)state;
+    for (int i = 0; i < rounds(5); i++) {
+        pid_t pid = start(owner_waits);
+        size_t n = zp_test_descendants(pids, 200);
+
+        while (n-- > 0)
+            if (pids[n] != shared->bystander)
+                kill(pids[n], SIGTERM);
+        assert_int_equal(zp_test_wait(pid, PATIENCE), -SIGTERM);
+        nothing_is_left();
+    }
+}
+
 /* ------------------------------------------------------------ the warden -- */
 
 static pid_t
@@ -747,6 +766,7 @@ main(void)
         CASE(test_killed),
         CASE(test_terminated),
         CASE(test_server_killed_before),
+        CASE(test_all_terminated),
         CASE(test_warden),
         CASE(test_middle_killed),
         CASE(test_attached_ends),
