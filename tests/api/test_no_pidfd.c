@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -170,12 +171,81 @@ test_server(void **state)
     behind_filter(server);
 }
 
+/* ----------------------------------------------------------------- trees -- */
+
+static int
+ignores_term(zp_ctx *ctx, void *arg)
+{
+    signal(SIGTERM, SIG_IGN);
+    zp_sync_post(arg);
+    return waits_for_ever(ctx, NULL);
+}
+
+struct order { /* for the thread that spawns */
+    zp_ctx *ctx;
+    zp_sync *up;
+    int rc;
+};
+
+static void *
+spawn_in_thread(void *user)
+{
+    struct order *order = user;
+
+    order->rc = zp_spawn(order->ctx, NULL, NULL, ignores_term, order->up);
+    return NULL;
+}
+
+/* The owner is killed; the kernel does not end its child, which another thread
+ * has spawned. */
+static int
+owner(void *user)
+{
+    struct order order = {.ctx = begin(), .up = user};
+    pthread_t thread;
+
+    if (pthread_create(&thread, NULL, spawn_in_thread, &order) != 0)
+        return 1;
+    pthread_join(thread, NULL);
+    if (order.rc < 0)
+        return 2;
+    zp_sync_wait(user, 10);
+    raise(SIGKILL);
+    return 3;
+}
+
+static bool
+nobody(void *user)
+{
+    (void)user;
+    return zp_test_descendants(NULL, 0) == 0 &&
+           zp_test_entries(zp_test_run_dir()) <= 0;
+}
+
+static void
+test_tree(void **state)
+{
+    zp_sync up;
+    int status;
+
+    (void)state;
+    zp_sync_open(&up);
+    status = zp_test_wait(zp_test_fork(owner, &up), 30);
+    if (status == CANNOT)
+        skip();
+    assert_int_equal(status, -SIGKILL);
+    zp_sync_close(&up);
+    assert_true(zp_test_until(nobody, NULL, 10));
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         ZP_TEST(test_children),
         ZP_TEST(test_server),
+        ZP_TEST(test_tree),
     };
-    return zp_test_main("no pidfd", tests, 2, 40);
+    return zp_test_main("no pidfd", tests, sizeof(tests) / sizeof(tests[0]),
+                        40);
 }
