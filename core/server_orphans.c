@@ -187,6 +187,8 @@ end(zp__orphan *orphan, double now)
         return true;
     if (now >= orphan->due) {
         (void)zp__pid_kill(&orphan->id, orphan->told ? SIGKILL : SIGTERM);
+        if (!orphan->told) /* a stopped one hears it, too */
+            (void)zp__pid_kill(&orphan->id, SIGCONT);
         orphan->told = true;
         orphan->due = now + GRACE_SECONDS;
     }

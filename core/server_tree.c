@@ -5,7 +5,8 @@
  * pid namespace, so that a process that got an old pid by chance is never hit.
  * Each is held by a pidfd from the moment it was recognised; signals go through
  * that. (Where there are none, its identity is looked at anew each time.)
- * Deepest first: a parent is told after its children.
+ * Deepest first: a parent is told after its children. As everywhere, CONT goes
+ * with TERM.
  *
  * While the tree ends it may still grow (a child that was about to spawn), so
  * the records are read again until none of them runs.
@@ -186,6 +187,7 @@ zp__server_end_tree(zp__server *server, double grace)
         if (!victims.n)
             break;
         tell(&victims, SIGTERM);
+        tell(&victims, SIGCONT);
         wait_for(&victims, deadline);
         tell(&victims, SIGKILL);
         wait_for(&victims, zp__now() + KILL_SECONDS);

@@ -567,6 +567,68 @@ test_attached_ends(void **state)
     end_bystander();
 }
 
+/* --------------------------------------------------------- stopped ones -- */
+
+static void
+on_term(int number)
+{
+    (void)number;
+    zp_sync_post(&shared->up);
+    _exit(0);
+}
+
+static int
+stopped(zp_ctx *ctx, void *arg)
+{
+    (void)ctx;
+    (void)arg;
+    signal(SIGTERM, on_term);
+    zp_sync_post(&shared->up);
+    raise(SIGSTOP);
+    sleep_for_ever();
+}
+
+static int
+over_stopped(zp_ctx *ctx, void *arg)
+{
+    if (spawn_elsewhere(ctx, stopped) < 0)
+        return -1;
+    return leaf(ctx, arg);
+}
+
+static int
+owner_over_stopped(void *user)
+{
+    (void)user;
+    if (zp_ctx_new(&own, NULL) < 0)
+        return 1;
+    return over_stopped(own, NULL);
+}
+
+/* It can do its last things, as one that runs. */
+static void
+test_stopped_hears(void **state)
+{
+    zp_ctx *ctx;
+    zp_proc *proc;
+    pid_t pid;
+
+    (void)state;
+    assert_int_equal(zp_ctx_new(&ctx, NULL), 0);
+    assert_int_equal(zp_spawn(ctx, &proc, NULL, over_stopped, NULL), 0);
+    wait_up(2);
+    kill(zp_proc_pid(proc), SIGKILL);
+    wait_up(1);
+    zp_ctx_free(ctx);
+    pid = zp_test_fork(owner_over_stopped, NULL);
+    wait_up(2);
+    kill(pid, SIGKILL);
+    assert_int_equal(zp_test_wait(pid, PATIENCE), -SIGKILL);
+    wait_up(1);
+    assert_true(zp_test_until(no_process, NULL, PATIENCE));
+    reap();
+}
+
 /* ------------------------------------------------- one that starts others */
 
 static int
@@ -770,6 +832,7 @@ main(void)
         CASE(test_warden),
         CASE(test_middle_killed),
         CASE(test_attached_ends),
+        CASE(test_stopped_hears),
         CASE(test_starts_again_while_ending),
         CASE(test_reused_pid),
         CASE(test_server_does_not_hang),
