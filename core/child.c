@@ -203,7 +203,7 @@ write_record(zp_ctx *ctx, const struct zp__child *child)
 _Noreturn static void
 finish_stray(int code)
 {
-    fflush(NULL);
+    zp__streams_flush();
     _exit(code >= 0 ? 0 : 1);
 }
 
@@ -235,7 +235,7 @@ finish(zp_ctx *ctx, struct zp__child *child, int code, int status)
     zp_value_free(child->result);
     child->result = NULL;
     zp__ctx_destroy(ctx); /* as a child's: its children's records tell */
-    fflush(NULL);
+    zp__streams_flush();
     _exit(status);
 }
 

@@ -205,6 +205,10 @@ void zp__streams_close(const zp_proc *proc, const int fds[3]);
 int zp__streams_apply(const zp__birth *birth);
 void zp__streams_free(zp_proc *proc, bool ours_too); /* the child's; ours */
 
+/* Write out what stdio has; of a process in which another thread waits for
+ * standard input, of standard output and error only. */
+void zp__streams_flush(void);
+
 /* FD (may be -1), or a duplicate of it (then it is closed) that no dup2() to
  * 0 - 2 hits; close-on-exec. */
 int zp__above_two(int fd);

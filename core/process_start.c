@@ -118,7 +118,7 @@ fork_child(const zp__birth *birth)
     int errnum;
 
     zp__crash_prepare();
-    fflush(NULL);
+    zp__streams_flush();
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     zp__fork_prepare();

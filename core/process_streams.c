@@ -214,6 +214,22 @@ zp__streams_apply(const zp__birth *birth)
     return 0;
 }
 
+/* fflush(NULL) waits for each stream that another thread uses, be it for
+ * reading: while one waits for a line of standard input, that is for long. (It
+ * must not be held here either: another thread's fflush(NULL) has the list of
+ * all streams, and would wait for us.) */
+void
+zp__streams_flush(void)
+{
+    if (ftrylockfile(stdin) == 0) {
+        funlockfile(stdin);
+        fflush(NULL);
+    } else {
+        fflush(stdout);
+        fflush(stderr);
+    }
+}
+
 int
 zp_proc_stream(zp_proc *proc, int which)
 {

@@ -106,6 +106,92 @@ test_output_ends_by_itself(void **state)
     zp_ctx_free(ctx);
 }
 
+/* --------------------------------------------------------------- stdio -- */
+
+struct reader { /* a thread that waits for standard input, as it were */
+    zp_sync reads, done;
+    double patience;
+    bool in_vain; /* nobody told it to go on */
+};
+
+static void *
+waits_for_input(void *user)
+{
+    struct reader *reader = user;
+    struct pollfd one = {reader->done.fd[0], POLLIN, 0};
+
+    flockfile(stdin);
+    zp_sync_post(&reader->reads);
+    reader->in_vain = poll(&one, 1, (int)(reader->patience * 1000)) <= 0;
+    funlockfile(stdin);
+    return NULL;
+}
+
+static pthread_t
+start_reader(struct reader *reader, double patience)
+{
+    pthread_t thread;
+
+    reader->patience = patience;
+    zp_sync_open(&reader->reads);
+    zp_sync_open(&reader->done);
+    assert_int_equal(pthread_create(&thread, NULL, waits_for_input, reader), 0);
+    zp_sync_wait(&reader->reads, 20);
+    return thread;
+}
+
+static int
+returns_while_reading(zp_ctx *ctx, void *arg)
+{
+    static struct reader reader;
+
+    (void)ctx;
+    (void)arg;
+    start_reader(&reader, -1);
+    printf("text");
+    return 0;
+}
+
+/* Neither the end of a process nor its start waits for a line to be typed. */
+static void
+test_end_while_reading(void **state)
+{
+    if (zp_test_tsan())
+        skip();
+
+    zp_spawn_options options = {.size = sizeof options,
+                                .out = {.kind = ZP_STREAM_PIPE}};
+    zp_ctx *ctx = new_ctx(NULL);
+    zp_proc *proc = spawn(ctx, &options, returns_while_reading, NULL);
+    int fd = zp_proc_stream(proc, 1);
+    char text[5] = "";
+
+    (void)state;
+    assert_int_equal(zp_wait(proc, NULL, 20 * zp_test_slow()), 0);
+    assert_int_equal(read(fd, text, sizeof text), 4);
+    assert_string_equal(text, "text");
+    close(fd);
+    zp_ctx_free(ctx);
+}
+
+static void
+test_reader_of_input(void **state)
+{
+    zp_ctx *ctx = new_ctx(NULL);
+    struct reader reader;
+    pthread_t thread = start_reader(&reader, 10 * zp_test_slow());
+    zp_proc *proc = spawn(ctx, NULL, succeeds, NULL);
+
+    (void)state;
+    zp_sync_post(&reader.done);
+    pthread_join(thread, NULL);
+    zp_sync_close(&reader.reads);
+    zp_sync_close(&reader.done);
+    assert_false(reader.in_vain);
+    assert_int_equal(zp_wait(proc, NULL, 20 * zp_test_slow()), 0);
+    zp_ctx_free(ctx);
+}
+
 /* ------------------------------------------------------------- records -- */
 
 struct seen {
@@ -620,6 +706,8 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         ZP_TEST(test_output_ends_by_itself),
+        ZP_TEST(test_end_while_reading),
+        ZP_TEST(test_reader_of_input),
         ZP_TEST(test_ended_with_parent_record),
         ZP_TEST(test_stop_all_deferred),
         ZP_TEST(test_program_has_no_other_argument),
