@@ -154,13 +154,22 @@ zp__pid_alive(const zp__pid *id)
 }
 
 int
+zp__pidfd(int pid)
+{
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0u);
+    if (fd >= 0)
+        return fd;
+    return errno == EPERM ? -ENOSYS : -errno; /* so some sandboxes say it */
+}
+
+int
 zp__pid_open(const zp__pid *id)
 {
     if (id->pid <= 0 || id->start == 0)
         return -ESRCH;
-    int fd = (int)syscall(SYS_pidfd_open, id->pid, 0u);
+    int fd = zp__pidfd(id->pid);
     if (fd < 0) /* EINVAL: the number is a thread's now */
-        return errno == EINVAL ? -ESRCH : -errno;
+        return fd == -EINVAL ? -ESRCH : fd;
     struct stat_line line;
     int rc = read_stat(id->pid, &line);
     if (rc == 0 && (line.start != id->start || has_ended(&line)))

@@ -27,6 +27,10 @@ bool zp__pid_alive(const zp__pid *id);
 /* The letter that /proc tells: R S D T t Z ..., or 0: no such process. */
 char zp__pid_state(int pid);
 
+/* A pidfd (O_CLOEXEC) of who has the number PID now: -ESRCH, -EINVAL (a
+ * thread), -ENOSYS (there are none here), or -errno. */
+int zp__pidfd(int pid);
+
 /* A pidfd (O_CLOEXEC) of that very process: -ESRCH when it has ended, -ENOSYS
  * where there are none (valgrind), or -errno. */
 int zp__pid_open(const zp__pid *id);

@@ -163,14 +163,14 @@ tell_go(zp_proc *proc, enum zp__go go)
 static int
 adopt(zp_proc *proc, pid_t pid)
 {
-    int rc;
+    int fd = zp__pidfd(pid), rc;
 
     proc->page_owned = zp__own_map(proc->page, sizeof *proc->page);
-    proc->fd = (int)syscall(SYS_pidfd_open, pid, 0);
-    if (proc->fd >= 0)
-        proc->fd_owned = zp__own_fd(proc->fd);
-    else if (errno != ENOSYS)
-        return zp__fail_errno(errno, "cannot watch process %d", (int)pid);
+    if (fd < 0 && fd != -ENOSYS)
+        return zp__fail_errno(-fd, "cannot watch process %d", (int)pid);
+    proc->fd = fd < 0 ? -1 : fd;
+    if (fd >= 0)
+        proc->fd_owned = zp__own_fd(fd);
     if (!proc->page_owned || (proc->fd >= 0 && !proc->fd_owned))
         return zp__fail(-ENOMEM, "no memory for a process");
     rc = zp__pid_of(pid, &proc->id);
