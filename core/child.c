@@ -114,15 +114,6 @@ wait_for_go(const zp__birth *birth)
 
 /* ----------------------------------------------------------------- end -- */
 
-static int64_t
-wall_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 /* The text and origin of a failure with CODE: those of zp_fail(), or those of
  * the call that gave this code. */
 static void
@@ -169,7 +160,7 @@ ended_record(zp_ctx *ctx, const struct zp__child *child, void **ret,
         rc = zp__record_decode(&record, data, size);
     if (rc == 0) {
         record.state = last(page) ? ZP__RECORD_ENDED : ZP__RECORD_WAITING;
-        record.ended_ns = wall_ns();
+        record.ended_ns = zp__wall_ns();
         record.code = page->code;
         record.status = page->status;
         record.error = page->error;

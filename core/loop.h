@@ -11,6 +11,7 @@
 #define ZP_CORE_LOOP_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <zp.h>
 
 typedef struct zp__loop zp__loop;
@@ -82,7 +83,8 @@ bool zp__loop_ending(const zp__loop *loop);
 /* How many runs are on the stack. */
 unsigned zp__loop_depth(const zp__loop *loop);
 
-/* CLOCK_MONOTONIC in seconds. */
+/* CLOCK_MONOTONIC in seconds; the wall clock in ns. */
 double zp__now(void);
+int64_t zp__wall_ns(void);
 
 #endif

@@ -137,19 +137,10 @@ forget_last(zp_proc *proc)
     proc->backtrace = NULL;
 }
 
-static int64_t
-wall_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 static void
 judge(zp_proc *proc, int rc, const siginfo_t *info)
 {
-    proc->ended_ns = wall_ns();
+    proc->ended_ns = zp__wall_ns();
     forget_last(proc);
     if (rc < 0)
         judge_stolen(proc);
@@ -256,7 +247,7 @@ start_again(zp_proc *proc)
     }
     if (rc == 0)
         return;
-    proc->ended_ns = wall_ns();
+    proc->ended_ns = zp__wall_ns();
     how(proc, rc, "could not be started again: %.*s", ZP__RECORD_TEXT,
         zp__fail_text());
     proc->owes = true;

@@ -93,16 +93,13 @@ put_times(FILE *file, const zp_proc *proc)
     bool runs = proc->stage == ZP__PROC_RUNNING;
     time_t seconds = (time_t)(proc->started_ns / 1000000000);
     int64_t until = proc->ended_ns;
-    struct timespec now;
     struct tm local;
     char day[32], zone[16];
 
     if (!proc->started_ns || !localtime_r(&seconds, &local))
         return;
-    if (runs) {
-        clock_gettime(CLOCK_REALTIME, &now);
-        until = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-    }
+    if (runs)
+        until = zp__wall_ns();
     strftime(day, sizeof day, "%Y-%m-%d %H:%M:%S", &local);
     strftime(zone, sizeof zone, "%z", &local);
     fprintf(file, "  started   %s.%03d %s", day,

@@ -29,21 +29,11 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "core/process.h"
 
 #define EXEC_LOOK_MS 20 /* how often we look whether execve() was left */
-
-static int64_t
-wall_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 /* ----------------------------------------------------------- readiness -- */
 
@@ -313,7 +303,7 @@ zp__proc_prepare(zp_proc *proc)
     proc->has_result = false;
     proc->result = zp_value_free(proc->result);
     proc->started = zp__now();
-    proc->started_ns = wall_ns();
+    proc->started_ns = zp__wall_ns();
     proc->ended_ns = 0;
     if (!proc->spawned_ns)
         proc->spawned_ns = proc->started_ns;

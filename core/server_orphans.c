@@ -31,7 +31,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "core/loop.h"
@@ -195,15 +194,6 @@ end(zp__orphan *orphan, double now)
     return false;
 }
 
-static int64_t
-wall_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 /* Can nobody else write this record any more? Its parent can, which may be
  * about to be ended only: it may even start the process again. */
 static bool
@@ -230,7 +220,7 @@ encode_end(zp__record *record, const zp__orphan *orphan, void **ret,
     if (orphan->told) {
         record->error = "ended by the state server, since the process that "
                         "spawned it had ended";
-        record->ended_ns = wall_ns();
+        record->ended_ns = zp__wall_ns();
     }
     return zp__record_encode(record, ret, ret_size);
 }
