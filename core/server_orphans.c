@@ -44,7 +44,8 @@
 #define MAX_ROWS 4096   /* in one tick */
 #define MAX_PARENTS 256 /* looked for in one tick */
 #define MAX_ORPHANS 1024
-#define MAX_WRITES 64 /* in one tick */
+#define MAX_WRITES 64     /* in one tick; each may have to wait for a disk */
+#define BUSY_SECONDS 0.05 /* likewise, all of it */
 
 /* ---------------------------------------------------------------- parents --
  */
@@ -285,6 +286,8 @@ tend(zp__server *server, double now)
             drop(orphans, i);
         if (rc != -EBUSY)
             writes = rc == 0 ? writes + 1 : MAX_WRITES;
+        if (zp__now() - now > BUSY_SECONDS)
+            writes = MAX_WRITES;
     }
 }
 
