@@ -36,7 +36,8 @@ bool zp__server_alive(const zp__board *board);
 
 /* The owner's farewell: mark the state closed for all, wake the server, and
  * wait at most TIMEOUT seconds until it has ended the tree and removed the run
- * directory; without a server the directory is removed here. Callable again.
+ * directory. One that was killed is replaced for that; if there can be none the
+ * directory is removed here. Callable again.
  * 0, or -ETIMEDOUT (the server still works on it; nothing is left to do). */
 int zp__server_close(const zp__place *place, zp__board *board, double timeout);
 

@@ -381,6 +381,7 @@ zp__server_close(const zp__place *place, zp__board *board, double timeout)
 {
     double deadline = timeout < 0 ? -1 : zp__now() + timeout;
     zp__pid server = {.pid = 0};
+    int trials = 1;
 
     atomic_store(&board->shared->closed, 1);
     zp__board_fence();
@@ -389,7 +390,15 @@ zp__server_close(const zp__place *place, zp__board *board, double timeout)
         zp__board_ring(board);
         if (server.pid > 0 && !wait_for_end(&server, deadline))
             break;
-        if (is_gone(place) || clean_up(place) == 0)
+        if (is_gone(place))
+            return 0;
+        /* It was killed: the next one ends the processes that are not ours. */
+        if (server.pid > 0 && trials > 0) {
+            (void)start_alone(place, board, deadline, &trials);
+            trials = 0;
+            continue;
+        }
+        if (clean_up(place) == 0)
             return 0;
         if (!zp__ms_left(deadline))
             break;

@@ -706,6 +706,48 @@ test_starts_again_while_ending(void **state)
     reap();
 }
 
+/* ---------------------------------------------------- nobody to clean up -- */
+
+static int
+attached_over_leaf(void *user)
+{
+    (void)user;
+    if (zp_ctx_attach(&own, shared->address, NULL) < 0)
+        return 1;
+    if (zp_spawn(own, NULL, NULL, leaf, NULL) < 0)
+        return 2;
+    sleep_for_ever();
+}
+
+static bool
+one_lives(void *user)
+{
+    (void)user;
+    return zp_test_descendants(NULL, 0) == 1;
+}
+
+/* The owner frees its context while there is no server: the processes of others
+ * end with the state nevertheless. */
+static void
+test_freed_without_server(void **state)
+{
+    zp_ctx *ctx;
+    pid_t pid;
+
+    (void)state;
+    assert_int_equal(zp_ctx_new(&ctx, NULL), 0);
+    snprintf(shared->address, sizeof shared->address, "%s",
+             zp_ctx_address(ctx));
+    pid = zp_test_fork(attached_over_leaf, NULL);
+    wait_up(1);
+    zp_test_kill_server(server_of(ctx));
+    zp_ctx_free(ctx);
+    assert_true(zp_test_until(one_lives, NULL, PROMISED));
+    assert_int_not_equal(zp_test_process_state(pid), 0);
+    kill(pid, SIGKILL);
+    assert_int_equal(zp_test_wait(pid, PATIENCE), -SIGKILL);
+}
+
 /* ------------------------------------------------------- records by hand -- */
 
 static uint64_t
@@ -834,6 +876,7 @@ main(void)
         CASE(test_attached_ends),
         CASE(test_stopped_hears),
         CASE(test_starts_again_while_ending),
+        CASE(test_freed_without_server),
         CASE(test_reused_pid),
         CASE(test_server_does_not_hang),
     };
