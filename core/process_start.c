@@ -165,7 +165,7 @@ adopt(zp_proc *proc, pid_t pid)
         return zp__fail(-ENOMEM, "no memory for a process");
     rc = zp__pid_of(pid, &proc->id);
     if (rc < 0)
-        return zp__fail_errno(-rc, "process %d ended at once", (int)pid);
+        return zp__fail_errno(-rc, "cannot look at process %d", (int)pid);
     rc = zp__proc_record(proc);
     if (rc < 0)
         return rc;
