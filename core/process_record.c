@@ -106,12 +106,17 @@ zp__proc_record(zp_proc *proc)
     return write_record(proc, proc->ctx->lock_timeout);
 }
 
+/* What cannot be deleted now stays, until we have ended: then the server sees
+ * to it. Of many only the first waits for the lock. */
 void
 zp__proc_unrecord(zp_proc *proc)
 {
-    if (proc->record)
-        (void)zp__store_delete_record(proc->ctx->store, proc->record,
-                                      proc->ctx->lock_timeout);
+    zp_ctx *ctx = proc->ctx;
+    double timeout = zp__now() < ctx->unsettled ? 0 : ctx->lock_timeout;
+
+    if (proc->record &&
+        zp__store_delete_record(ctx->store, proc->record, timeout) < 0)
+        ctx->unsettled = zp__now() + SETTLE_AGAIN / 2;
     proc->record = 0;
 }
 

@@ -481,6 +481,67 @@ test_lock_held(void **state)
     zp_ctx_free(ctx);
 }
 
+/* The lock is taken before the last one of many is forked. */
+static struct {
+    unsigned forks; /* to come before that; 0: it is not to be taken */
+    zp_sync take, taken;
+} late;
+
+static void
+before_fork(void)
+{
+    if (late.forks == 0 || --late.forks > 0)
+        return;
+    zp_sync_post(&late.take);
+    zp_sync_wait(&late.taken, 20);
+}
+
+static int
+stops_inside_later(zp_ctx *ctx, void *arg)
+{
+    zp_sync_wait(&late.take, 20 * zp_test_slow());
+    return stops_inside(ctx, arg);
+}
+
+#define UNDONE 20
+
+static int
+many_undone(void *user)
+{
+    const zp_ctx_options options = {.size = sizeof options, .lock_timeout = 1};
+    zp_ctx *ctx = new_ctx(&options);
+    zp_proc *holder = spawn(ctx, NULL, stops_inside_later, &late.taken);
+    zp_proc_fn *fn = pauses;
+    int rc;
+
+    assert_int_equal(pthread_atfork(before_fork, NULL, NULL), 0);
+    late.forks = UNDONE;
+    rc = zp_spawn_many(ctx, NULL, NULL, &fn, 1, UNDONE, NULL);
+    zp_sync_post(user);
+    kill(zp_proc_pid(holder), SIGKILL);
+    zp_ctx_free(ctx);
+    return rc == -ETIMEDOUT ? 0 : 1;
+}
+
+/* Nor for each of those whose start is taken back. */
+static void
+test_lock_held_while_undone(void **state)
+{
+    zp_sync told;
+    pid_t pid;
+
+    (void)state;
+    zp_sync_open(&late.take);
+    zp_sync_open(&late.taken);
+    zp_sync_open(&told);
+    pid = zp_test_fork(many_undone, &told);
+    zp_sync_wait(&told, 10 * zp_test_slow()); /* not UNDONE times 1 */
+    assert_int_equal(zp_test_wait(pid, 20), 0);
+    zp_sync_close(&late.take);
+    zp_sync_close(&late.taken);
+    zp_sync_close(&told);
+}
+
 /* ------------------------------------------------------------- forking -- */
 
 struct forker {
@@ -716,6 +777,7 @@ main(void)
         ZP_TEST(test_no_second_start),
         ZP_TEST(test_forgotten_stays_forgotten),
         ZP_TEST(test_lock_held),
+        ZP_TEST(test_lock_held_while_undone),
         ZP_TEST(test_fork_after_free_in_callback),
         ZP_TEST(test_crash_after_vfork),
         ZP_TEST(test_no_descriptors),
