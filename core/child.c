@@ -3,8 +3,8 @@
  *
  *     directory, streams, nice value -> close what was inherited -> default
  *     signals, crash handlers -> die with the parent -> own context -> wait
- *     until the parent has recorded us -> the function -> outcome to the page
- *     and the record -> end own children -> flush, exit
+ *     until the parent has recorded us -> the function -> flush -> outcome to
+ *     the page and the record -> end own children -> exit
  *
  * A program takes another way after the streams: wait for the parent, then
  * execve(), which closes all that is the library's.
@@ -210,6 +210,7 @@ finish(zp_ctx *ctx, struct zp__child *child, int code, int status)
     page->status = status;
     if (code >= 0)
         page->error[0] = page->origin[0] = '\0';
+    zp__streams_flush(); /* for as long as it takes: on record, we run */
     rc = write_record(ctx, child);
     if (rc < 0) {
         page->trouble = rc;
@@ -226,7 +227,6 @@ finish(zp_ctx *ctx, struct zp__child *child, int code, int status)
     zp_value_free(child->result);
     child->result = NULL;
     zp__ctx_destroy(ctx); /* as a child's: its children's records tell */
-    zp__streams_flush();
     _exit(status);
 }
 

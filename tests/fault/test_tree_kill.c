@@ -706,6 +706,61 @@ test_starts_again_while_ending(void **state)
     reap();
 }
 
+/* --------------------------------------------------- one that cannot end -- */
+
+/* Returns with more in its buffer than anybody will read. */
+static int
+stuffed(zp_ctx *ctx, void *arg)
+{
+    static char buffer[1 << 18], text[sizeof buffer - 1];
+    int fds[2];
+
+    (void)ctx;
+    (void)arg;
+    if (pipe(fds) < 0 || dup2(fds[1], STDOUT_FILENO) < 0)
+        return -1;
+    setvbuf(stdout, buffer, _IOFBF, sizeof buffer);
+    fwrite(text, 1, sizeof text, stdout);
+    zp_sync_post(&shared->up);
+    return 0;
+}
+
+static int
+over_stuffed(zp_ctx *ctx, void *arg)
+{
+    if (spawn_elsewhere(ctx, stuffed) < 0)
+        return -1;
+    return leaf(ctx, arg);
+}
+
+static bool
+one_has_ended(void *user)
+{
+    struct census census = {0, 0};
+
+    assert_int_equal(zp_each_process(user, count, &census), 0);
+    return census.running == 0;
+}
+
+/* It is on record as long as it is there. */
+static void
+test_stuffed(void **state)
+{
+    zp_ctx *ctx;
+    zp_proc *proc;
+
+    (void)state;
+    assert_int_equal(zp_ctx_new(&ctx, NULL), 0);
+    assert_int_equal(zp_spawn(ctx, &proc, NULL, over_stuffed, NULL), 0);
+    wait_up(2);
+    (void)zp_test_until(one_has_ended, ctx, 0.3); /* it says so by mistake */
+    kill(zp_proc_pid(proc), SIGKILL);
+    assert_int_equal(zp_wait(proc, NULL, PATIENCE), ZP_EFAILED);
+    assert_true(zp_test_until(two_live, NULL, PATIENCE));
+    zp_ctx_free(ctx);
+    reap();
+}
+
 /* ---------------------------------------------------- nobody to clean up -- */
 
 static int
@@ -876,6 +931,7 @@ main(void)
         CASE(test_attached_ends),
         CASE(test_stopped_hears),
         CASE(test_starts_again_while_ending),
+        CASE(test_stuffed),
         CASE(test_freed_without_server),
         CASE(test_reused_pid),
         CASE(test_server_does_not_hang),
