@@ -43,8 +43,7 @@ struct zp__retry {
     unsigned next;     /* where the next one goes */
 };
 
-/* ------------------------------------------------------ what is asked for --
- */
+/* ---------------------------------------------------- what is asked for -- */
 
 /* What a caller of a later version set and we do not know. */
 static int
@@ -196,8 +195,7 @@ never(const zp_retry *policy)
                                     !policy->n_codes && !policy->n_signals);
 }
 
-/* ------------------------------------------------------------ birth, death --
- */
+/* --------------------------------------------------------- birth, death -- */
 
 static bool
 copy_list(const int **list, size_t n)
@@ -265,8 +263,7 @@ zp__retry_free(zp__retry *retry)
     return NULL;
 }
 
-/* -------------------------------------------------------------- the answer --
- */
+/* ----------------------------------------------------------- the answer -- */
 
 static bool
 has(const int *list, size_t n, int number)

@@ -47,8 +47,7 @@
 #define MAX_WRITES 64     /* in one tick; each may have to wait for a disk */
 #define BUSY_SECONDS 0.05 /* likewise, all of it */
 
-/* ---------------------------------------------------------------- parents --
- */
+/* -------------------------------------------------------------- parents -- */
 
 /* Parents looked at in this tick: siblings ask for the same one. */
 struct parents {
@@ -76,8 +75,7 @@ is_dead(struct parents *parents, const zp__pid *id)
     return parents->seen[slot].dead;
 }
 
-/* ---------------------------------------------------------------- the list --
- */
+/* ------------------------------------------------------------- the list -- */
 
 /* By record, in ascending order: its place, or -1. */
 static int
@@ -127,8 +125,7 @@ drop(zp__orphans *orphans, unsigned i)
             (orphans->n - i) * sizeof *orphans->list);
 }
 
-/* ---------------------------------------------------------------- walking --
- */
+/* -------------------------------------------------------------- walking -- */
 
 /* Is it, by its record, one to be ended or written off? */
 static bool
@@ -176,8 +173,7 @@ walk(zp__server *server)
     zp__server_trim(server, (unsigned)rows * ZP__TRIM_ROW);
 }
 
-/* ----------------------------------------------------------------- ending --
- */
+/* --------------------------------------------------------------- ending -- */
 
 /* Signal what is due to it. True when it has ended. */
 static bool

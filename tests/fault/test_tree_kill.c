@@ -223,8 +223,7 @@ rounds(int most)
     return n < 1 ? 1 : n;
 }
 
-/* ------------------------------------------------------------ the owner ends
- */
+/* ------------------------------------------------------- the owner ends -- */
 
 static pid_t
 start(int (*owner)(void *user))
@@ -399,8 +398,7 @@ test_warden(void **state)
     zp_ctx_free(ctx);
 }
 
-/* ---------------------------------------------------- one in the middle ends
- */
+/* ----------------------------------------------- one in the middle ends -- */
 
 struct order { /* for the thread that spawns */
     zp_ctx *ctx;
