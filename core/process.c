@@ -78,6 +78,7 @@ undo(zp_proc **procs, size_t n)
     for (i = 0; i < n; i++) {
         zp__proc_undo(procs[i]);
         zp__proc_unrecord(procs[i]);
+        zp__streams_free(procs[i], true);
         memset(&procs[i]->id, 0, sizeof procs[i]->id);
         procs[i]->stage = ZP__PROC_DEFERRED;
         procs[i]->attempts = 0;
