@@ -61,6 +61,15 @@ durable_name(char buffer[64], const struct stat *data)
 
 /* ---- finding ---- */
 
+/* Asked as the effective user, as all else is done (access() asks as the real
+ * one). */
+static bool
+exists(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0;
+}
+
 /* Whose RUN is, dead or alive: 0 with PLACE filled; ZP_ENOSTATE and others,
  * with text. */
 static int
@@ -197,8 +206,7 @@ find_by_path(zp__place *ret, const char *path)
         return zp__fail_errno(errno, "%s", path);
     char board[PATH_MAX + 8];
     snprintf(board, sizeof board, "%s/board", real);
-    int rc = access(board, F_OK) == 0 ? look_at(real, ret, NULL)
-                                      : find_by_data(ret, real);
+    int rc = exists(board) ? look_at(real, ret, NULL) : find_by_data(ret, real);
     free(real);
     return rc;
 }
@@ -220,7 +228,7 @@ zp__place_find(zp__place *ret, const char *address)
                         address);
     if (rc < 0 || (rc = join(run, sizeof run, base, address)) < 0)
         return rc;
-    if (access(run, F_OK) < 0 && errno == ENOENT)
+    if (!exists(run) && errno == ENOENT)
         return zp__fail(ZP_ENOSTATE, "no state named \"%s\" is running in %s",
                         address, base);
     return look_at(run, ret, NULL);
