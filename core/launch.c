@@ -118,9 +118,9 @@ spawn(const zp__place *place, int ready)
     posix_spawn_file_actions_destroy(&actions);
     if (!rc)
         return (int)pid;
-    (void)zp__fail_errno(rc, "cannot run the state server %s (%s)", path,
-                         source);
-    return rc == ENOMEM || rc == EAGAIN ? -rc : ZP_ENOSERVER;
+    return zp__fail(rc == ENOMEM ? -ENOMEM : ZP_ENOSERVER,
+                    "cannot run the state server %s (%s): %s", path, source,
+                    zp_strerror(-rc));
 }
 
 /* Read one line (without its end) from FD: its length, 0 when the other side
