@@ -13,17 +13,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "core/error.h"
 #include "core/fork.h"
 #include "core/loop.h"
+#include "core/room.h"
 #include "core/wire.h"
 #include "core/zmq_call.h"
 
 #define FIRST_ANSWER 0.05 /* seconds before the first new connection */
-#define DESCRIPTORS 10    /* that libzmq needs for a start */
 #define RECONNECT_IVL 2   /* ms */
 #define RECONNECT_IVL_MAX 250
 
@@ -106,32 +105,17 @@ new_dealer(void *zmq, const char *address)
     return dealer;
 }
 
-/* Are there descriptors enough? libzmq aborts the process when it starts its
- * threads without. */
-static bool
-enough_descriptors(void)
-{
-    int fds[DESCRIPTORS], n = 0, saved;
-
-    while (n < DESCRIPTORS && (fds[n] = eventfd(0, EFD_CLOEXEC)) >= 0)
-        n++;
-    saved = errno;
-    for (int i = 0; i < n; i++)
-        close(fds[i]);
-    errno = saved;
-    return n == DESCRIPTORS;
-}
-
 /* zmq_ctx_new() opens nothing; the first socket starts its threads and opens
  * their descriptors. Both in one bracket, so that all of them are on record. */
 static int
 make_zmq(zp__client *client)
 {
     void *zmq = NULL, *dealer = NULL;
-    int rc = 0;
+    int rc;
 
     zp__own_begin();
-    if (enough_descriptors())
+    rc = zp__room_for_zmq();
+    if (rc == 0)
         zmq = zmq_ctx_new();
     if (zmq) {
         zmq_ctx_set(zmq, ZMQ_BLOCKY, 0);
@@ -139,7 +123,7 @@ make_zmq(zp__client *client)
         zmq_ctx_set(zmq, ZMQ_MAX_SOCKETS, 64);
         dealer = new_dealer(zmq, client->address);
     }
-    if (!dealer)
+    if (rc == 0 && !dealer)
         rc = zp__fail(zp__zmq_error(), "cannot make a socket: %s",
                       zmq_strerror(errno));
     client->owned_zmq = zp__own_end(NULL);
@@ -155,12 +139,14 @@ make_zmq(zp__client *client)
     return 0;
 }
 
-void *
-zp__client_zmq(zp__client *client)
+int
+zp__client_zmq(zp__client *client, void **ret)
 {
-    if (!client->zmq)
-        (void)make_zmq(client);
-    return client->zmq;
+    int rc = client->zmq ? 0 : make_zmq(client);
+
+    if (rc == 0)
+        *ret = client->zmq;
+    return rc;
 }
 
 /* See to it that there is a connected socket. */

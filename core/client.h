@@ -44,7 +44,7 @@ int zp__server_close(const zp__place *place, zp__board *board, double timeout);
 /* Requests (a DEALER on ctl). The zmq context in it serves the feed, too. */
 int zp__client_new(zp__client **ret, const zp__place *place);
 zp__client *zp__client_free(zp__client *client);
-void *zp__client_zmq(zp__client *client); /* the zmq context; NULL: no memory */
+int zp__client_zmq(zp__client *client, void **ret); /* the zmq context */
 
 /* Ping: 0 and the answer, -ETIMEDOUT, -EBADMSG. Starts no server. */
 int zp__client_ping(zp__client *client, const void *payload, size_t size,

@@ -31,6 +31,7 @@
 #include "core/create.h"
 #include "core/error.h"
 #include "core/loop.h"
+#include "core/room.h"
 #include "core/server.h"
 #include "core/wire.h"
 #include "core/zmq_call.h"
@@ -156,8 +157,10 @@ failed:
 static int
 open_sockets(zp__server *server)
 {
-    int rc;
+    int rc = zp__room_for_zmq();
 
+    if (rc < 0)
+        return rc;
     server->zmq = zmq_ctx_new();
     if (!server->zmq)
         return zp__fail(-ENOMEM, "no memory for sockets");

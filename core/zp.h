@@ -32,8 +32,9 @@
  *
  * Errors that every call on a context or state can give, and which the
  * contracts below do not repeat: -EINVAL (an argument is NULL, empty or out
- * of range), ZP_EFORK, ZP_ECLOSED, -ENOMEM, and for what reads or writes
- * -EIO and ZP_ECORRUPT.
+ * of range), ZP_EFORK, ZP_ECLOSED, -ENOMEM, for what reads or writes -EIO and
+ * ZP_ECORRUPT, and for what watches, waits or asks the server -EMFILE, -ENFILE
+ * and -EAGAIN (no descriptors, or no threads, to be had).
  */
 #ifndef ZP_H
 #define ZP_H

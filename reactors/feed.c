@@ -380,9 +380,9 @@ open_socket(zp__feed *feed)
         if (rc < 0)
             return rc;
     }
-    zmq = zp__client_zmq(ctx->client);
-    if (!zmq)
-        return zp__fail(-ENOMEM, "no memory for a zmq context");
+    rc = zp__client_zmq(ctx->client, &zmq);
+    if (rc < 0)
+        return rc;
     snprintf(feed->address, sizeof feed->address, "ipc://%s",
              zp__place_file(&ctx->place, "pub", path));
     zp__own_begin();

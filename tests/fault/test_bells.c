@@ -78,10 +78,12 @@ test_who_has_one(void **state)
 static void *
 stand_in(fixture *f, const uint8_t *topic)
 {
-    void *sub = zmq_socket(zp__client_zmq(f->ctx->client), ZMQ_SUB);
-    zmq_pollitem_t item = {sub, 0, ZMQ_POLLIN, 0};
     uint8_t sync[ZP__TOPIC_SIZE] = {ZP__TOPIC_SYNC, 1, 2, 3};
+    zmq_pollitem_t item = {.events = ZMQ_POLLIN};
+    void *zmq = NULL, *sub;
 
+    assert_int_equal(zp__client_zmq(f->ctx->client, &zmq), 0);
+    item.socket = sub = zmq_socket(zmq, ZMQ_SUB);
     assert_non_null(sub);
     assert_int_equal(zmq_connect(sub, f->ctx->feed->address), 0);
     assert_int_equal(zp__zmq_topic(sub, ZMQ_SUBSCRIBE, topic, ZP__TOPIC_SIZE),
