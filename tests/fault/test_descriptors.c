@@ -92,7 +92,7 @@ static bool
 is_lack(int rc)
 {
     return rc == -EMFILE || rc == -ENFILE || rc == ZP_EFAILED ||
-           rc == ZP_ENOSERVER || rc == -ENOMEM;
+           rc == ZP_ENOSERVER;
 }
 
 static void
@@ -132,6 +132,34 @@ test_start(void **state)
 }
 
 static int
+on_change(zp_watch *watch, const zp_event *event, void *user)
+{
+    (void)watch;
+    (void)event;
+    (void)user;
+    return 0;
+}
+
+static int
+watch(void)
+{
+    zp_watch_options own = {.size = sizeof own, .flags = ZP_OWN, .count = 1};
+    zp_ctx *mine;
+    int rc = zp_ctx_attach(&mine, address, NULL);
+
+    if (rc != 0)
+        return rc;
+    rc = zp_call_when_change(zp_ctx_state(mine), NULL, ZP_KEYS("x"), &own,
+                             on_change, NULL);
+    if (rc == 0)
+        rc = zp_set_int(zp_ctx_state(mine), "x", 1);
+    if (rc == 0)
+        rc = zp_run(mine);
+    zp_ctx_free(mine);
+    return rc;
+}
+
+static int
 attach_in_child(void *user)
 {
     zp_ctx *none;
@@ -152,6 +180,13 @@ test_attach(void **state)
 }
 
 static void
+test_watch(void **state)
+{
+    (void)state;
+    with_few(watch);
+}
+
+static void
 test_spawn(void **state)
 {
     (void)state;
@@ -166,6 +201,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         ZP_TEST(test_start),
         ZP_TEST_WITH(test_attach, open_ctx, close_ctx),
+        ZP_TEST_WITH(test_watch, open_ctx, close_ctx),
         ZP_TEST_WITH(test_spawn, open_ctx, close_ctx),
     };
     return zp_test_main("descriptors", tests, sizeof tests / sizeof *tests, 90);
