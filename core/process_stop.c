@@ -131,6 +131,7 @@ zp_stop(zp_proc *proc, zp_result *ret_result)
     if (gone)
         return rc;
     proc->pins--;
+    zp__proc_settle(proc);
     if (rc == 0 && proc->unasked)
         rc = zp__fail(-ECANCELED, "the process was given back meanwhile");
     else if (rc == 0)

@@ -135,6 +135,7 @@ zp__procs_give(zp__procs *procs, bool gone)
 
     for (i = 0; !gone && i < procs->n; i++) {
         procs->list[i]->pins--;
+        zp__proc_settle(procs->list[i]);
         zp__proc_let_go(procs->list[i]);
     }
     free(procs->list);
