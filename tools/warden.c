@@ -78,18 +78,21 @@ look_after(pid_t pid)
     }
 }
 
+/* It has its name before anybody can hear of the server. */
 int
 zp_warden(int ready)
 {
-    pid_t pid = fork();
+    pid_t pid;
 
-    if (pid <= 0)
-        return ready;
-    close(ready);
-    (void)signal(SIGTERM, SIG_IGN);
     (void)prctl(PR_SET_NAME, "zp-warden");
-    look_after(pid);
+    pid = fork();
+    if (pid > 0) {
+        close(ready);
+        ready = 0;
+        (void)signal(SIGTERM, SIG_IGN);
+        look_after(pid);
+        (void)signal(SIGTERM, SIG_DFL);
+    }
     (void)prctl(PR_SET_NAME, "zp-server");
-    (void)signal(SIGTERM, SIG_DFL);
-    return 0;
+    return ready;
 }
