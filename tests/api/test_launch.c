@@ -676,6 +676,10 @@ test_many_or_none(void **state)
     int fds, highest, i;
 
     (void)state;
+    if (zp_test_valgrind()) { /* no pidfds: none needs a descriptor */
+        zp_ctx_free(ctx);
+        skip();
+    }
     result_of(spawn(ctx, NULL, returns_0, NULL), 0);
     fds = zp_test_open_fds();
     highest = dup(0);

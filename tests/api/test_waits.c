@@ -766,19 +766,25 @@ spawn_and_wait(zp_ctx *ctx)
     return NULL;
 }
 
+/* The children have the other thread's, too, and not its stack. */
+static struct crew {
+    const char *address;
+    zp_ctx *ctx;
+} crews[2];
+
 /* Returns what failed, or NULL. */
 static void *
 spawn_many_times(void *user)
 {
     int i, n = zp_test_instrumented() ? EACH / 10 : EACH;
     const char *failed = NULL;
-    zp_ctx *ctx;
+    struct crew *crew = user;
 
-    if (zp_ctx_attach(&ctx, user, NULL) < 0)
+    if (zp_ctx_attach(&crew->ctx, crew->address, NULL) < 0)
         return (void *)"zp_ctx_attach()";
     for (i = 0; !failed && i < n; i++)
-        failed = spawn_and_wait(ctx);
-    zp_ctx_free(ctx);
+        failed = spawn_and_wait(crew->ctx);
+    crew->ctx = zp_ctx_free(crew->ctx);
     return (void *)failed;
 }
 
@@ -793,10 +799,11 @@ test_threads(void **state)
 
     (void)state;
     assert_ok(zp_set_int(zp_ctx_state(ctx), "sum", 0));
-    for (i = 0; i < 2; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, spawn_many_times,
-                                        (void *)zp_ctx_address(ctx)),
-                         0);
+    for (i = 0; i < 2; i++) {
+        crews[i].address = zp_ctx_address(ctx);
+        assert_int_equal(
+            pthread_create(&threads[i], NULL, spawn_many_times, &crews[i]), 0);
+    }
     for (i = 0; i < 2; i++) {
         void *what;
 
