@@ -60,6 +60,7 @@ open_ctx(void **state)
 {
     (void)state;
     started = 0;
+    told = false;
     return zp_ctx_new(&ctx, NULL);
 }
 
