@@ -435,11 +435,12 @@ test_delay_after_a_pause(void **state)
 {
     zp_ctx *ctx = new_ctx(NULL);
     zp_retry retry = {.size = sizeof retry, .retries = 3, .delay = 0.15};
-    zp_proc *proc = spawn(ctx, SPAWN(.retry = &retry), notes_times, NULL);
+    zp_proc *proc;
     double noticed;
 
     (void)state;
     assert_true(zp_ctx_dispatch(ctx) >= 0);
+    proc = spawn(ctx, SPAWN(.retry = &retry), notes_times, NULL);
     await_end(zp_proc_pid(proc));
     while (zp_test_now() - noted(ctx, 1) < 0.2)
         usleep(10000);

@@ -87,8 +87,8 @@ write_near_null(void)
 BARE static int
 hidden(void)
 {
-    *near_null = 1;
-    return 1;
+    *near_null = 2; /* not as above, or they would be one */
+    return 2;
 }
 
 BARE int
