@@ -62,12 +62,16 @@ can_be_limited(void)
     return pid < 0;
 }
 
-/* SCENARIO in a process of its own, which can be limited; or skip it. */
+/* SCENARIO in a process of its own, which can be limited; or skip it. (Such a
+ * process dies under valgrind 3.19, of a SIGSEGV that this says nothing of.) */
 static void
 with_limit(int (*scenario)(void *user))
 {
-    int status = zp_test_wait(zp_test_fork(scenario, NULL), 60);
+    int status;
 
+    if (zp_test_valgrind())
+        skip();
+    status = zp_test_wait(zp_test_fork(scenario, NULL), 60);
     if (status == CANNOT)
         skip();
     assert_int_equal(status, 0);
