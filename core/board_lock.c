@@ -25,6 +25,7 @@
 #include "core/board.h"
 #include "core/error.h"
 #include "core/slots.h"
+#include "core/tsan.h"
 
 #define STREAK 8
 #define PATIENCE UINT64_C(1500000) /* ns */
@@ -33,14 +34,6 @@
 #define SECOND UINT64_C(1000000000)
 #define SLICE (SECOND / 20)
 #define FOREVER 1e9 /* seconds */
-
-#if defined(__SANITIZE_THREAD__)
-#define UNDER_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define UNDER_TSAN 1
-#endif
-#endif
 
 static uint64_t
 clock_ns(clockid_t clock)
@@ -99,7 +92,7 @@ let_others(zp__shared *shared)
 }
 
 /* Until END, CLOCK_MONOTONIC ns. */
-#ifdef UNDER_TSAN
+#if ZP__TSAN
 /* It knows no clocklock, and no timedlock that finds the owner dead. */
 static int
 lock_until(pthread_mutex_t *lock, uint64_t end)

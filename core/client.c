@@ -26,7 +26,7 @@
 #define RECONNECT_IVL 2   /* ms */
 #define RECONNECT_IVL_MAX 250
 
-#ifdef ZP__TSAN
+#if ZP__TSAN
 char zp__zmq_order;
 #endif
 

@@ -21,15 +21,9 @@
 #include <stddef.h>
 #include <zmq.h>
 
-#if defined(__SANITIZE_THREAD__)
-#define ZP__TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define ZP__TSAN 1
-#endif
-#endif
+#include "core/tsan.h"
 
-#ifdef ZP__TSAN
+#if ZP__TSAN
 #include <sanitizer/tsan_interface.h>
 extern char zp__zmq_order; /* in client.c: one for all sockets */
 #define ZP__ZMQ_RELEASE() __tsan_release(&zp__zmq_order)
