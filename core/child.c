@@ -436,6 +436,27 @@ zp_return_value(zp_ctx *ctx, const zp_value *value)
     return zp__ctx_done(ctx, rc);
 }
 
+zp_value *
+zp__child_result(zp_ctx *ctx)
+{
+    zp_value *result = ctx->child->result;
+
+    ctx->child->result = NULL;
+    return result;
+}
+
+void
+zp__child_failure(zp_ctx *ctx, int code, const char **ret_error,
+                  const char **ret_origin)
+{
+    struct zp__child *child = ctx->child;
+
+    tell_failure(ctx, child, code);
+    *ret_error = child->page->error;
+    *ret_origin = child->failed ? child->origin : "";
+    child->failed = false;
+}
+
 int
 zp_fail_at(zp_ctx *ctx, const char *file, int line, int code,
            const char *format, ...)

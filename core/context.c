@@ -252,6 +252,8 @@ zp__ctx_child(zp_ctx **ret, const zp__place *place, const char *ns,
 static void
 free_parts(zp_ctx *ctx)
 {
+    if (ctx->swarms_free)
+        ctx->swarms_free(ctx);
     zp__procs_end(ctx);
     zp__ctx_unguard_server(ctx);
     if (ctx->feed_free)
@@ -273,6 +275,8 @@ zp__ctx_destroy(zp_ctx *ctx)
     ctx->leaving = true;
     if ((ctx->flags & ZP_CTX_WAIT) && ctx->procs) {
         ctx->dying = false; /* callbacks go on until the children have ended */
+        if (ctx->swarms_leave)
+            ctx->swarms_leave(ctx);
         zp__procs_wait(ctx);
         if (ctx->token != zp__token()) /* a callback has forked */
             return;
