@@ -233,8 +233,8 @@ take_flock(int base, const char *name, int dir)
     return rc;
 }
 
-/* The watchers' bells, and the swarms' sockets. Without a descriptor to list the directory with, all
- * that there may be. */
+/* The watchers' bells, and the swarms' sockets. Without a descriptor to list
+ * the directory with, all that there may be. */
 static void
 clear_bells(int dir, const char *prefix)
 {

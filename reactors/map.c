@@ -22,12 +22,13 @@
 #define WINDOW_BYTES ((size_t)64 << 20)
 #define TRIES 5
 #define PROGRESS 0.1
-#define SPAWN_COUNT 64       /* zp_spawn_map(): processes at a time */
-#define CANCEL_STEP 0.3      /* seconds: to a TERM, and from it to a KILL */
-#define LOOK_EVERY 0.001     /* seconds of reading without a look at the loop */
-#define CALLBACKS_MAX 0.002  /* seconds of results until the loop's turn */
+#define SPAWN_COUNT 64      /* zp_spawn_map(): processes at a time */
+#define CANCEL_STEP 0.3     /* seconds: to a TERM, and from it to a KILL */
+#define LOOK_EVERY 0.001    /* seconds of reading without a look at the loop */
+#define CALLBACKS_MAX 0.002 /* seconds of results until the loop's turn */
 
-/* ----------------------------------------------------------------- events -- */
+/* ----------------------------------------------------------------- events --
+ */
 
 void
 zp__map_changed(zp_mapping *map)
@@ -87,7 +88,8 @@ zp__map_abort(zp_mapping *map, int code, const char *text)
     take_all_back(map);
 }
 
-/* -------------------------------------------------------------- callbacks -- */
+/* -------------------------------------------------------------- callbacks --
+ */
 
 /* zp_run() goes on as long as there is something to be called for. */
 static void
@@ -192,7 +194,8 @@ on_kick(void *user)
     zp__swarm_let_go(swarm);
 }
 
-/* ------------------------------------------------------------------ making -- */
+/* ------------------------------------------------------------------ making --
+ */
 
 static int
 check_options(const zp_map_options *options, bool own_swarm)
@@ -432,7 +435,8 @@ zp_swarm_run(zp_swarm *swarm, zp_mapping **ret_map,
     return 0;
 }
 
-/* ----------------------------------------------------------------- reading -- */
+/* ----------------------------------------------------------------- reading --
+ */
 
 static int
 enter(const zp_mapping *map, int (*check)(const zp_ctx *ctx))
@@ -611,8 +615,8 @@ zp_map_progress(const zp_mapping *map, zp_progress *ret_progress)
 {
     int rc = enter(map, zp__ctx_check);
 
-    if (rc == 0 && (!ret_progress ||
-                    ret_progress->size != sizeof *ret_progress))
+    if (rc == 0 &&
+        (!ret_progress || ret_progress->size != sizeof *ret_progress))
         rc = zp__fail(-EINVAL, "ret_progress: NULL, or of another size");
     if (rc < 0)
         return done(map, rc);
@@ -631,7 +635,8 @@ zp_map_progress(const zp_mapping *map, zp_progress *ret_progress)
     return 0;
 }
 
-/* --------------------------------------------------------------- cancelling -- */
+/* --------------------------------------------------------------- cancelling --
+ */
 
 static void
 cancel(zp_mapping *map)

@@ -298,8 +298,8 @@ zp_map_add_value(zp_mapping *map, const zp_value *value)
 int
 zp_map_end(zp_mapping *map)
 {
-    int rc = map ? zp__ctx_check(map->ctx)
-                 : zp__fail(-EINVAL, "the map is NULL");
+    int rc =
+        map ? zp__ctx_check(map->ctx) : zp__fail(-EINVAL, "the map is NULL");
 
     if (rc == 0 && !map->input_end) {
         map->input_end = true;

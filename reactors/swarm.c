@@ -43,7 +43,7 @@ swarms_leave(zp_ctx *ctx)
 {
     if (ctx->swarms)
         ZP__EACH(at, next, ctx->swarms)
-        zp__swarm_leave(ZP__OF(at, zp_swarm, node), false);
+    zp__swarm_leave(ZP__OF(at, zp_swarm, node), false);
 }
 
 static void
@@ -162,7 +162,8 @@ open_parts(zp_swarm *swarm)
     return rc;
 }
 
-/* ----------------------------------------------------------------- making -- */
+/* ----------------------------------------------------------------- making --
+ */
 
 static int
 check_spawn(const zp_spawn_options *spawn)
@@ -187,11 +188,12 @@ check_options(const zp_swarm_options *options)
         return zp__fail(-EINVAL, "options: their size is %zu, not %zu",
                         options->size, sizeof *options);
     if (options->count > ZP__WORKERS_MAX)
-        return zp__fail(-EINVAL, "options.count: a swarm has 1 - %d workers, "
-                                 "not %zu",
+        return zp__fail(-EINVAL,
+                        "options.count: a swarm has 1 - %d workers, "
+                        "not %zu",
                         ZP__WORKERS_MAX, options->count);
-    if (options->name && (!*options->name ||
-                          strlen(options->name) > ZP__SWARM_NAME))
+    if (options->name &&
+        (!*options->name || strlen(options->name) > ZP__SWARM_NAME))
         return zp__fail(-EINVAL, "options.name: has 1 - %d bytes",
                         ZP__SWARM_NAME);
     return check_spawn(options->spawn);
@@ -279,7 +281,8 @@ zp__swarm_man(zp_swarm *swarm)
     return zp__fail(rc, "%s", text);
 }
 
-/* -------------------------------------------------------------------- end -- */
+/* -------------------------------------------------------------------- end --
+ */
 
 /* Free it and all of its maps; the workers are the context's to end. */
 void
@@ -316,8 +319,8 @@ press_leaving(zp_swarm *swarm)
         if (now < worker->end_at)
             continue;
         zp__worker_signal(worker, worker->signals++ ? SIGKILL : SIGTERM);
-        worker->end_at = now + (worker->proc->grace < 0 ? 1e9
-                                                        : worker->proc->grace);
+        worker->end_at =
+            now + (worker->proc->grace < 0 ? 1e9 : worker->proc->grace);
     }
     return any;
 }
@@ -410,7 +413,8 @@ zp__swarm_fail(zp_swarm *swarm, int code, const char *text)
     zp__kick(swarm->kick);
 }
 
-/* ----------------------------------------------------------------- public -- */
+/* ----------------------------------------------------------------- public --
+ */
 
 static int
 enter(const zp_swarm *swarm, int (*check)(const zp_ctx *ctx))

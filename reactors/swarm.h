@@ -15,8 +15,8 @@
  * somebody is to do; a *task* is a range in a worker's hands; a *batch* is a
  * run of results in one message.
  *
- *     source --> blob, range (queued) --> task (worker's cell) --> batch --> next
- *                        ^                   |
+ *     source --> blob, range (queued) --> task (worker's cell) --> batch -->
+ * next ^                   |
  *                        +-- worker died, ---+
  *                            or has too much
  */
@@ -99,7 +99,7 @@ struct zp_swarm {
     unsigned deaths; /* in a row, without any result in between */
     unsigned spawn_failures; /* likewise, of forks */
     double spawn_at;         /* not before */
-    int code;        /* stopped, or failed: no more maps; else 0 */
+    int code;                /* stopped, or failed: no more maps; else 0 */
     char error[ZP__ERROR_MAX];
     bool per_item; /* zp_spawn_map() */
     bool lent;     /* belongs to its one map */
@@ -142,10 +142,10 @@ struct zp_mapping {
     bool input_end;
 
     /* in work */
-    uint64_t tasks;    /* in workers' hands ... */
-    uint64_t out;      /* ... and items in them, without those done */
-    double per_item;   /* seconds, as measured; 0: not yet */
-    uint32_t grown;    /* items of the largest report so far */
+    uint64_t tasks;      /* in workers' hands ... */
+    uint64_t out;        /* ... and items in them, without those done */
+    double per_item;     /* seconds, as measured; 0: not yet */
+    uint32_t grown;      /* items of the largest report so far */
     double bytes_item;   /* of an item, on the average ... */
     double bytes_result; /* ... and of a result */
 
@@ -156,10 +156,10 @@ struct zp_mapping {
     zp_value *value;  /* of the result that was given last */
     char error[ZP__RECORD_TEXT + 160];
     char origin[ZP__RECORD_ORIGIN + 1];
-    bool ready;     /* zp_map_next() waits for this: a result, or the end */
-    bool settled;   /* zp_map_wait(): the end, or nothing more to be done */
-    bool calling;   /* a callback is on the stack */
-    double looked;  /* when the caller's loop was last run */
+    bool ready;    /* zp_map_next() waits for this: a result, or the end */
+    bool settled;  /* zp_map_wait(): the end, or nothing more to be done */
+    bool calling;  /* a callback is on the stack */
+    double looked; /* when the caller's loop was last run */
     zp__handle *kick, *timer; /* callbacks; progress and cancelling */
     bool holds_loop;
     double progress_at; /* the next one */

@@ -20,11 +20,11 @@
 #define TASK_TIME 0.002 /* seconds */
 #define AHEAD 0.016
 #define GROWTH 8
-#define UNKNOWN 1.0       /* seconds that a task takes as long as nobody knows */
-#define WORTH_IT 0.0002   /* seconds of work that are worth being taken back */
-#define PUMP_MAX 0.005    /* seconds until the loop has its turn again */
-#define SPAWN_AGAIN 0.1   /* seconds until a fork that failed is tried again */
-#define SPAWN_TRIES 50    /* of those in vain, without any worker */
+#define UNKNOWN 1.0     /* seconds that a task takes as long as nobody knows */
+#define WORTH_IT 0.0002 /* seconds of work that are worth being taken back */
+#define PUMP_MAX 0.005  /* seconds until the loop has its turn again */
+#define SPAWN_AGAIN 0.1 /* seconds until a fork that failed is tried again */
+#define SPAWN_TRIES 50  /* of those in vain, without any worker */
 
 /* --------------------------------------------------------------- workers -- */
 
@@ -173,8 +173,8 @@ static uint32_t
 task_size(const zp_mapping *map)
 {
     double n = map->per_item > 0 ? TASK_TIME / map->per_item : ZP__TASK_MAX;
-    uint32_t most = map->grown < ZP__TASK_MAX / GROWTH ? map->grown * GROWTH
-                                                       : ZP__TASK_MAX;
+    uint32_t most =
+        map->grown < ZP__TASK_MAX / GROWTH ? map->grown * GROWTH : ZP__TASK_MAX;
 
     if (map->swarm->per_item)
         return 1;
@@ -194,8 +194,7 @@ may_give(const zp_mapping *map)
     double expected = (double)map->held + (double)map->out * map->bytes_result;
 
     if (expected < (double)map->window_bytes || !map->out)
-        return expected < (double)map->window_bytes ||
-               !zp__map_has_result(map);
+        return expected < (double)map->window_bytes || !zp__map_has_result(map);
     if (zp__list_empty(&map->queue) || (map->flags & ZP_UNORDERED))
         return false;
     range = ZP__OF(map->queue.next, zp__range, node);

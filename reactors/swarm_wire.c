@@ -105,8 +105,10 @@ static int
 set_options(void *socket)
 {
     static const int options[][2] = {
-        {ZMQ_SNDHWM, 0},        {ZMQ_RCVHWM, 0},
-        {ZMQ_LINGER, 0},        {ZMQ_RECONNECT_IVL, 2},
+        {ZMQ_SNDHWM, 0},
+        {ZMQ_RCVHWM, 0},
+        {ZMQ_LINGER, 0},
+        {ZMQ_RECONNECT_IVL, 2},
         {ZMQ_RECONNECT_IVL_MAX, 250},
     };
     int rc = 0;
@@ -170,7 +172,8 @@ zp__wire_connect(void *zmq, const char *address, const zp__name *name)
     return NULL;
 }
 
-/* ------------------------------------------------------- sending, reading -- */
+/* ------------------------------------------------------- sending, reading --
+ */
 
 static int
 send_body(void *socket, const void *body, size_t size,

@@ -15,8 +15,7 @@
 #include <stdint.h>
 
 typedef struct zp__name { /* a worker's identity */
-    char zero;            /* ZeroMQ's own identities begin so: never ours */
-    char what[3];
+    char what[4];         /* not 0 at first: those are ZeroMQ's own */
     uint32_t number, life;
 } zp__name;
 
@@ -45,8 +44,8 @@ enum zp__report_kind { ZP__REPORT_UP = 1, ZP__REPORT_DONE };
 typedef struct zp__report {
     uint32_t kind, cell;
     uint64_t task;
-    uint32_t from, n;  /* these items of the task: the body has a result each */
-    uint32_t last;     /* 1: nothing of the task is left */
+    uint32_t from, n; /* these items of the task: the body has a result each */
+    uint32_t last;    /* 1: its limit is reached, and the cell is free */
     uint32_t filler;
     double seconds; /* that they took */
 } zp__report;

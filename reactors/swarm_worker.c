@@ -1,8 +1,8 @@
 /*
  * swarm_worker.c - one worker as its owner sees it.
  *
- *     forked --> up (it has greeted) --> has tasks ... --> told to leave --> gone
- *       ^                                   |
+ *     forked --> up (it has greeted) --> has tasks ... --> told to leave -->
+ * gone ^                                   |
  *       +------ started again, its items ---+ dead
  *               are others' now
  *
@@ -26,13 +26,14 @@
 #include "reactors/swarm.h"
 
 #define RETRY_DELAY 0.005 /* seconds until a dead one is started again, ... */
-#define RETRY_MAX 0.5     /* ... growing up to this, as long as each lives ... */
+#define RETRY_MAX 0.5 /* ... growing up to this, as long as each lives ... */
 #define RETRY_STABLE 0.02 /* ... less than this */
 #define STILLBORN_MAX 16  /* deaths of workers that had begun nothing */
 
 static void on_attempt(zp_proc *proc, void *user);
 
-/* ------------------------------------------------------------------ birth -- */
+/* ------------------------------------------------------------------ birth --
+ */
 
 static int
 free_seat(zp_swarm *swarm, uint32_t *ret)
@@ -109,12 +110,13 @@ zp__worker_free(zp__worker *worker)
     free(worker);
 }
 
-/* ------------------------------------------------------------------ tasks -- */
+/* ------------------------------------------------------------------ tasks --
+ */
 
 zp__name
 zp__worker_name(const zp__worker *worker)
 {
-    return (zp__name){0, {1, 0, 0}, worker->number, worker->life};
+    return (zp__name){{'z', 'p', 'w', 0}, worker->number, worker->life};
 }
 
 static int
@@ -246,11 +248,12 @@ zp__worker_take_back(zp__worker *worker, unsigned cell, uint32_t keep)
 {
     zp__task *task = worker->tasks[cell];
     uint32_t limit = zp__cell_cut(&worker->seat->cell[cell], keep);
-    double each = task->load / (task->range->n - task->got);
+    double each;
     zp__range *rest;
 
     if (limit == task->range->n)
         return NULL;
+    each = task->load / (task->range->n - task->got);
     rest = zp__range_split(task->range, limit);
     if (!rest) { /* it is cut all the same, and would be lost */
         zp__map_abort(task->range->map, -ENOMEM, "no memory for items");
@@ -262,7 +265,8 @@ zp__worker_take_back(zp__worker *worker, unsigned cell, uint32_t keep)
     return rest;
 }
 
-/* ---------------------------------------------------------------- reports -- */
+/* ---------------------------------------------------------------- reports --
+ */
 
 /* Does REPORT speak of a task that its sender has, and as it should? */
 static zp__task *
@@ -334,7 +338,7 @@ on_done(zp__worker *worker, const zp__report *report, zp__message *body)
         take_results(worker, task, report, body, failed);
     else
         zp__message_free(body);
-    if (task->got == task->range->n || report->last)
+    if (report->last) /* not before: until then the cell is the worker's */
         zp__range_free(drop_task(worker, report->cell));
 }
 
@@ -349,21 +353,21 @@ zp__swarm_read(zp_swarm *swarm)
     zp__loop_touched(swarm->readable);
     while (zp__wire_receive(swarm->socket, &name, &report, sizeof report,
                             &body) > 0) {
-        worker = name.number < swarm->n_seats ? swarm->workers[name.number]
-                                              : NULL;
+        worker =
+            name.number < swarm->n_seats ? swarm->workers[name.number] : NULL;
         if (worker && worker->life == name.life &&
             report.kind == ZP__REPORT_DONE) {
             on_done(worker, &report, &body);
             continue;
         }
         zp__message_free(&body);
-        if (worker && worker->life == name.life &&
-            report.kind == ZP__REPORT_UP)
+        if (worker && worker->life == name.life && report.kind == ZP__REPORT_UP)
             worker->up = true;
     }
 }
 
-/* ------------------------------------------------------------------- ends -- */
+/* ------------------------------------------------------------------- ends --
+ */
 
 /* How it ended, in words that name it. */
 static void
@@ -380,7 +384,7 @@ static void
 suspect(zp__range *range, const char *how)
 {
     zp_mapping *map = range->map;
-    char text[ZP__RECORD_TEXT + 128];
+    char text[ZP__RECORD_TEXT + 256];
 
     range->deaths++;
     map->again++;
@@ -435,8 +439,7 @@ bury_task(zp__range *range, uint32_t got, uint32_t claimed, const char *how)
 {
     zp__range *rest = NULL, *last = NULL, *lost = NULL;
 
-    if (claimed < range->n && claimed > got &&
-        (rest = part(range, claimed)))
+    if (claimed < range->n && claimed > got && (rest = part(range, claimed)))
         zp__map_requeue(range->map, rest);
     if (claimed > got && (last = part(range, claimed - 1)))
         suspect(last, how);
@@ -473,7 +476,7 @@ on_attempt(zp_proc *proc, void *user)
 {
     zp__worker *worker = user;
     zp_swarm *swarm = worker->swarm;
-    char how[ZP__RECORD_TEXT + 128];
+    char how[ZP__RECORD_TEXT + 192];
     bool was_up = worker->up;
 
     epitaph(proc, how, sizeof how);
@@ -486,7 +489,8 @@ on_attempt(zp_proc *proc, void *user)
     zp__kick(swarm->kick);
 }
 
-/* -------------------------------------------------------------- departure -- */
+/* -------------------------------------------------------------- departure --
+ */
 
 bool
 zp__worker_runs(const zp__worker *worker, const zp_mapping *map)

@@ -19,8 +19,8 @@
 
 #include "reactors/swarm.h"
 
-#define SLICE 0.005      /* seconds of work until the loop has its turn */
-#define SEND_EVERY 0.005 /* seconds of results that are gathered ... */
+#define SLICE 0.005            /* seconds of work until the loop has its turn */
+#define SEND_EVERY 0.005       /* seconds of results that are gathered ... */
 #define SEND_BYTES (256 << 10) /* ... and bytes */
 
 /* A map that we were told of. */
@@ -55,7 +55,8 @@ typedef struct crew {
     double out_since, out_seconds;
 } crew;
 
-/* ----------------------------------------------------------------- results -- */
+/* ----------------------------------------------------------------- results --
+ */
 
 static int
 send_report(crew *me, const zp__report *report, const void *body, size_t size,
@@ -137,8 +138,8 @@ put_answer(crew *me, const zp__answer *answer, const void *value,
     at += answer->value;
     memcpy(at, error, answer->error);
     memcpy(at + answer->error, origin, answer->origin);
-    me->out_size += sizeof *answer + answer->value + answer->error +
-                    answer->origin;
+    me->out_size +=
+        sizeof *answer + answer->value + answer->error + answer->origin;
     me->out_n++;
     return 0;
 }
@@ -166,7 +167,8 @@ keep_answer(crew *me, int code)
     return rc;
 }
 
-/* ------------------------------------------------------------------ items -- */
+/* ------------------------------------------------------------------ items --
+ */
 
 static known *
 find(const crew *me, uint64_t id)
@@ -283,7 +285,8 @@ work(crew *me)
         me->left = true;
 }
 
-/* ----------------------------------------------------------------- orders -- */
+/* ----------------------------------------------------------------- orders --
+ */
 
 /* Is the function that the owner means where it is in the owner? We were
  * forked from it; but it may have loaded an object since. */
@@ -406,7 +409,8 @@ on_kick(void *user)
         work(me);
 }
 
-/* ------------------------------------------------------------------- life -- */
+/* ------------------------------------------------------------------- life --
+ */
 
 static int
 open_socket(crew *me, const zp__worker *worker)
