@@ -95,6 +95,10 @@ zp__range_split(zp__range *range, uint32_t at)
     rest->to = range->to;
     rest->index = range->index + at;
     rest->n = range->n - at;
+    if (at == 0) { /* its first item is now REST's */
+        rest->deaths = range->deaths;
+        range->deaths = 0;
+    }
     range->to = rest->from;
     range->n = at;
     return rest;
