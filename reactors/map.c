@@ -471,6 +471,23 @@ wait_for(zp_mapping *map, const bool *flag, double timeout, bool *ret_gone)
     return rc;
 }
 
+bool
+zp__map_starved(const zp_mapping *map)
+{
+    uint64_t over = map->result_fn ? map->read : map->done;
+
+    return !map->source && !map->input_end && over == map->added;
+}
+
+static int
+check_fed(const zp_mapping *map)
+{
+    if (!zp__map_starved(map))
+        return 0;
+    return zp__fail(-EPIPE, "all items are done, and nobody has said "
+                            "zp_map_end()");
+}
+
 static int
 next(zp_mapping *map, zp_map_result *ret, double timeout, bool *ret_gone)
 {
@@ -484,6 +501,9 @@ next(zp_mapping *map, zp_map_result *ret, double timeout, bool *ret_gone)
             return zp__fail(map->code, "%s", map->why);
         if (map->ended)
             return 0;
+        rc = check_fed(map);
+        if (rc < 0)
+            return rc;
         map->ready = false;
         rc = wait_for(map, &map->ready, left, ret_gone);
         if (timeout > 0)
@@ -574,7 +594,9 @@ zp_map_wait(zp_mapping *map, double timeout)
     bool gone = false;
     int rc = enter(map, zp__ctx_enter);
 
-    while (rc == 0 && !map->ended) {
+    if (rc == 0) /* results may have been read: the window has room again */
+        zp__kick(map->swarm->kick);
+    while (rc == 0 && !map->ended && (rc = check_fed(map)) == 0) {
         map->settled = false;
         rc = wait_for(map, &map->settled, left, &gone);
         if (gone)

@@ -364,11 +364,12 @@ zp__swarm_settle(zp_swarm *swarm)
         zp_mapping *map = ZP__OF(at, zp_mapping, node);
 
         more |= zp__map_press(map);
-        map->settled |= map->ended || (!map->out && zp__map_full(map));
+        map->settled |= map->ended || zp__map_starved(map) ||
+                        (!map->out && zp__map_full(map));
         zp__map_let_go(map);
     }
     leave_if_done(swarm);
-    more |= swarm->spawn_at > zp__now();
+    more |= swarm->waiting || swarm->spawn_at > zp__now();
     swarm->quiet = !has_workers(swarm);
     if (more && !swarm->ticking) {
         swarm->ticking = true;

@@ -75,6 +75,7 @@ typedef struct zp__worker {
     int signals;     /* of these, so far */
     unsigned n_tasks;
     double load;
+    double heard; /* when it began a task, or told of one */
     zp__task *tasks[ZP__CELLS];
 } zp__worker;
 
@@ -108,6 +109,7 @@ struct zp_swarm {
     bool given_up; /* freed by the caller */
     bool pumping;  /* zp__swarm_pump() is on the stack */
     bool ticking;  /* the timer runs */
+    bool waiting;  /* somebody idles while another one has items in hand */
     bool quiet;    /* the workers have ended */
     unsigned pins; /* functions on the stack that look at it */
 };
@@ -184,6 +186,9 @@ void zp__map_check_end(zp_mapping *map);
 
 /* It ends with CODE before all is done: ranges and results go. */
 void zp__map_abort(zp_mapping *map, int code, const char *text);
+
+/* All that was added is over, and more can only come from zp_map_add(). */
+bool zp__map_starved(const zp_mapping *map);
 
 /* Something has changed: callbacks come soon. */
 void zp__map_changed(zp_mapping *map);

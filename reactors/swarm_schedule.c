@@ -22,6 +22,7 @@
 #define GROWTH 8
 #define UNKNOWN 1.0     /* seconds that a task takes as long as nobody knows */
 #define WORTH_IT 0.0002 /* seconds of work that are worth being taken back */
+#define SILENT 0.02     /* a worker unheard of for so long is in a slow item */
 #define PUMP_MAX 0.005  /* seconds until the loop has its turn again */
 #define SPAWN_AGAIN 0.1 /* seconds until a fork that failed is tried again */
 #define SPAWN_TRIES 50  /* of those in vain, without any worker */
@@ -263,12 +264,25 @@ unclaimed(const zp__worker *worker, unsigned cell)
     return task->range->n > claimed ? task->range->n - claimed : 0;
 }
 
+/* How long the items of the task in CELL that are not begun have to wait: for
+ * each other, and for a slow one before them, however quick they are. */
+static double
+waits_for(const zp__worker *worker, unsigned cell, double now)
+{
+    double each = worker->tasks[cell]->range->map->per_item;
+    uint32_t n = unclaimed(worker, cell);
+
+    if (n && now - worker->heard > SILENT)
+        return n * (each > 0 ? each : UNKNOWN) + (now - worker->heard);
+    return n * (each > 0 ? each : UNKNOWN);
+}
+
 /* The task that has most of its work before it. */
 static zp__worker *
-busiest(const zp_swarm *swarm, unsigned *ret_cell)
+busiest(zp_swarm *swarm, unsigned *ret_cell)
 {
     zp__worker *found = NULL;
-    double most = WORTH_IT;
+    double most = WORTH_IT, now = zp__now();
 
     for (uint32_t i = 0; i < swarm->n_seats; i++) {
         zp__worker *worker = swarm->workers[i];
@@ -276,12 +290,12 @@ busiest(const zp_swarm *swarm, unsigned *ret_cell)
         if (!worker || worker->n_tasks == 0)
             continue;
         for (unsigned cell = 0; cell < ZP__CELLS; cell++) {
-            double each, left;
+            double left;
 
             if (!worker->tasks[cell])
                 continue;
-            each = worker->tasks[cell]->range->map->per_item;
-            left = unclaimed(worker, cell) * (each > 0 ? each : UNKNOWN);
+            left = waits_for(worker, cell, now);
+            swarm->waiting |= left > 0;
             if (left > most) {
                 most = left;
                 found = worker;
@@ -328,6 +342,7 @@ hand_out(zp_swarm *swarm)
     zp__worker *worker;
     int rc;
 
+    swarm->waiting = false;
     while ((worker = best_worker(swarm))) {
         rc = give(swarm, worker);
         if (rc < 0)

@@ -219,7 +219,8 @@ zp__worker_give(zp__worker *worker, zp__range *range, double load)
         return rc;
     }
     worker->tasks[order.cell] = task;
-    worker->n_tasks++;
+    if (worker->n_tasks++ == 0)
+        worker->heard = zp__now();
     worker->load += load;
     range->map->tasks++;
     range->map->out += range->n;
@@ -312,6 +313,7 @@ take_results(zp__worker *worker, zp__task *task, const zp__report *report,
     map->out -= report->n;
     task->load -= share;
     worker->load -= share;
+    worker->heard = zp__now();
     learn(map, report);
     worker->swarm->deaths = 0;
     if (map->ended)
