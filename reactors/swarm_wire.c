@@ -62,6 +62,12 @@ zp__message_data(zp__message *message, size_t *ret_size)
     return zmq_msg_data(inside(message));
 }
 
+void
+zp__wire_freed(void)
+{
+    ZP__ZMQ_ACQUIRE();
+}
+
 /* --------------------------------------------------------------- answers -- */
 
 void

@@ -70,7 +70,10 @@ typedef struct zp__message {
     _Alignas(void *) unsigned char opaque[64]; /* a zmq_msg_t */
 } zp__message;
 
+/* Begins with zp__wire_freed(): it may run in libzmq's thread, and a thread
+ * sanitizer does not see what happened before that. */
 typedef void zp__message_free_fn(void *data, void *hint);
+void zp__wire_freed(void);
 
 /* Bytes of our own. -ENOMEM. */
 int zp__message_new(zp__message *ret, size_t size);

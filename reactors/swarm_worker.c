@@ -188,6 +188,7 @@ static void
 sent(void *data, void *blob)
 {
     (void)data;
+    zp__wire_freed();
     zp__blob_drop(blob);
 }
 

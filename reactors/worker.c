@@ -71,6 +71,7 @@ static void
 free_bytes(void *data, void *hint)
 {
     (void)data;
+    zp__wire_freed();
     free(hint);
 }
 

@@ -344,6 +344,7 @@ static void
 count_free(void *data, void *hint)
 {
     (void)data;
+    zp__wire_freed();
     free(hint);
     atomic_fetch_add(&frees, 1);
 }
