@@ -12,8 +12,9 @@
  * items have been given to others by then.
  *
  * What a dead one had: the cells tell. Items that it had not begun are queued
- * again; of those that it had begun and not told of, the last one was running
- * and is suspected to have killed it; the others' results were lost on the way.
+ * again; of those that it had begun and not told of, the last one (of the last
+ * task that it had begun) was running and is suspected to have killed it; the
+ * others' results were lost on the way.
  */
 #include <errno.h>
 #include <signal.h>
@@ -436,15 +437,17 @@ part(zp__range *range, uint32_t at)
 }
 
 /* What becomes of a dead worker's task, of which GOT results were heard and
- * CLAIMED items begun. Returns if any was. */
+ * CLAIMED items begun; RUNNING: it was at the last of these. Returns if any
+ * was begun and not heard of. */
 static bool
-bury_task(zp__range *range, uint32_t got, uint32_t claimed, const char *how)
+bury_task(zp__range *range, uint32_t got, uint32_t claimed, bool running,
+          const char *how)
 {
     zp__range *rest = NULL, *last = NULL, *lost = NULL;
 
     if (claimed < range->n && claimed > got && (rest = part(range, claimed)))
         zp__map_requeue(range->map, rest);
-    if (claimed > got && (last = part(range, claimed - 1)))
+    if (running && claimed > got && (last = part(range, claimed - 1)))
         suspect(last, how);
     if (got < range->n && (lost = part(range, got))) {
         if (claimed > got)
@@ -456,9 +459,27 @@ bury_task(zp__range *range, uint32_t got, uint32_t claimed, const char *how)
     return claimed > got;
 }
 
+/* A worker does one task after the other: what it was at is in the last one
+ * that it has begun, and of those before it all is done. NULL: none is. */
+static const zp__task *
+begun_last(const zp__worker *worker)
+{
+    const zp__task *last = NULL;
+
+    for (unsigned cell = 0; cell < ZP__CELLS; cell++) {
+        const zp__task *task = worker->tasks[cell];
+
+        if (task && zp__cell_claimed(&worker->seat->cell[cell]) > 0 &&
+            (!last || task->id > last->id))
+            last = task;
+    }
+    return last;
+}
+
 static bool
 bury_tasks(zp__worker *worker, const char *how)
 {
+    const zp__task *last = begun_last(worker);
     bool begun = false;
 
     for (unsigned cell = 0; cell < ZP__CELLS; cell++) {
@@ -468,7 +489,8 @@ bury_tasks(zp__worker *worker, const char *how)
             continue;
         uint32_t got = task->got,
                  claimed = zp__cell_claimed(&worker->seat->cell[cell]);
-        begun |= bury_task(drop_task(worker, cell), got, claimed, how);
+        bool running = task == last;
+        begun |= bury_task(drop_task(worker, cell), got, claimed, running, how);
     }
     return begun;
 }
