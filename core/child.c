@@ -234,6 +234,7 @@ finish(zp_ctx *ctx, struct zp__child *child, int code, int status)
     ctx->depth = 0; /* no callback on the stack is returned to */
     zp_value_free(child->result);
     child->result = NULL;
+    child->spare = zp_value_free(child->spare);
     zp__ctx_destroy(ctx); /* as a child's: its children's records tell */
     fflush(NULL);
     _exit(status);
@@ -409,12 +410,22 @@ zp_return(zp_ctx *ctx, const char *format, ...)
     rc = zp__encode(&encoded, format, ap);
     va_end(ap);
     if (rc == 0) {
-        rc = zp__value_copy(&value, encoded.image, encoded.size);
+        value = ctx->child->spare;
+        ctx->child->spare = NULL;
+        rc = value ? zp__value_assign(value, encoded.image, encoded.size)
+                   : zp__value_copy(&value, encoded.image, encoded.size);
         zp__encoded_free(&encoded);
     }
     if (rc == 0)
         keep_result(ctx, value);
     return zp__ctx_done(ctx, rc);
+}
+
+void
+zp__child_spare(zp_ctx *ctx, zp_value *value)
+{
+    zp_value_free(ctx->child->spare);
+    ctx->child->spare = value;
 }
 
 int

@@ -58,6 +58,7 @@ typedef struct zp__page {
 struct zp__child {
     zp__page *page;
     zp_value *result;
+    zp_value *spare; /* from malloc(), to be used by the next zp_return() */
     int ready_fd; /* tells the parent; -1: it has been told */
     zp__owned *ready_owned;
     bool says_ready; /* only zp_ready() counts */
@@ -218,6 +219,7 @@ int zp__above_two(int fd);
  * what zp_fail() has said, or, for CODE, the call that gave it: borrowed until
  * the next call. */
 zp_value *zp__child_result(zp_ctx *ctx);
+void zp__child_spare(zp_ctx *ctx, zp_value *value);
 void zp__child_failure(zp_ctx *ctx, int code, const char **ret_error,
                        const char **ret_origin);
 

@@ -463,7 +463,7 @@ wait_for(zp_mapping *map, const bool *flag, double timeout, bool *ret_gone)
     if (*ret_gone)
         return rc;
     map->pins--;
-    map->looked = zp__now();
+    map->looked = zp__tick();
     if (map->given_up && rc >= 0)
         rc = zp__fail(-ECANCELED, "the map was given back meanwhile");
     if (map->given_up)
@@ -491,10 +491,10 @@ check_fed(const zp_mapping *map)
 static int
 next(zp_mapping *map, zp_map_result *ret, double timeout, bool *ret_gone)
 {
-    double deadline = zp__now() + timeout, left = timeout;
+    double deadline = 0, left = timeout;
     int rc = 0;
 
-    if (deadline - timeout - map->looked > LOOK_EVERY)
+    if (zp__tick() != map->looked)
         rc = wait_for(map, NULL, 0, ret_gone);
     while (rc == 0 && (rc = zp__map_result(map, ret)) == 0) {
         if (map->code)
@@ -505,6 +505,8 @@ next(zp_mapping *map, zp_map_result *ret, double timeout, bool *ret_gone)
         if (rc < 0)
             return rc;
         map->ready = false;
+        if (!deadline)
+            deadline = zp__now() + timeout;
         rc = wait_for(map, &map->ready, left, ret_gone);
         if (timeout > 0)
             left = deadline > zp__now() ? deadline - zp__now() : 0;

@@ -320,16 +320,13 @@ ask_source(zp_mapping *map)
 {
     zp_ctx *ctx = map->ctx;
     uint64_t before = map->added;
-    double called = zp__ctx_call(ctx);
     int rc;
 
-    map->pins++;
     map->sourcing = true;
     rc = map->source(map, map->source_user);
     if (zp__ctx_check(ctx) == ZP_EFORK) /* it has forked; this is the child */
         return -ECANCELED;
     map->sourcing = false;
-    map->pins--;
     if (rc < 0)
         zp__map_abort(map, rc, "the source function gave an error");
     else if (rc == 0)
@@ -340,15 +337,30 @@ ask_source(zp_mapping *map)
                       "and added none");
     if (rc == 0)
         zp__map_check_end(map);
-    return zp__ctx_leave(ctx, called, 0) ? -ECANCELED : 0;
+    return ctx->dying ? -EPIPE : 0;
+}
+
+static bool
+asks(const zp_mapping *map, uint64_t want)
+{
+    return map->source && !map->input_end && !map->ended && !map->sourcing &&
+           map->queued < want && !zp__map_full(map);
 }
 
 bool
 zp__map_fill(zp_mapping *map, uint64_t want)
 {
-    while (map->source && !map->input_end && !map->ended && !map->sourcing &&
-           map->queued < want && !zp__map_full(map))
-        if (ask_source(map) < 0)
-            return false;
-    return true;
+    double called;
+    int rc = 0;
+
+    if (!asks(map, want))
+        return true;
+    called = zp__ctx_call(map->ctx);
+    map->pins++;
+    while (rc == 0 && asks(map, want))
+        rc = ask_source(map);
+    if (rc == -ECANCELED) /* a child */
+        return false;
+    map->pins--;
+    return !zp__ctx_leave(map->ctx, called, 0);
 }

@@ -116,7 +116,8 @@ keep_text(char *buffer, size_t room, const char *text, size_t length)
 {
     if (length >= room)
         length = room - 1;
-    memcpy(buffer, text, length);
+    if (length)
+        memcpy(buffer, text, length);
     buffer[length] = '\0';
 }
 

@@ -158,10 +158,10 @@ struct zp_mapping {
     zp_value *value;  /* of the result that was given last */
     char error[ZP__RECORD_TEXT + 160];
     char origin[ZP__RECORD_ORIGIN + 1];
-    bool ready;    /* zp_map_next() waits for this: a result, or the end */
-    bool settled;  /* zp_map_wait(): the end, or nothing more to be done */
-    bool calling;  /* a callback is on the stack */
-    double looked; /* when the caller's loop was last run */
+    bool ready;     /* zp_map_next() waits for this: a result, or the end */
+    bool settled;   /* zp_map_wait(): the end, or nothing more to be done */
+    bool calling;   /* a callback is on the stack */
+    int64_t looked; /* when the caller's loop was last run: zp__tick() */
     zp__handle *kick, *timer; /* callbacks; progress and cancelling */
     bool holds_loop;
     double progress_at; /* the next one */

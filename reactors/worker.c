@@ -53,6 +53,7 @@ typedef struct crew {
     size_t out_size, out_room;
     uint32_t out_from, out_n;
     double out_since, out_seconds;
+    double since; /* what out_seconds has not yet */
 } crew;
 
 /* ----------------------------------------------------------------- results --
@@ -164,7 +165,10 @@ keep_answer(crew *me, int code)
     answer.error = (uint16_t)strlen(error);
     answer.origin = (uint16_t)strlen(origin);
     rc = put_answer(me, &answer, image, error, origin);
-    zp_value_free(value);
+    if (size <= 4096)
+        zp__child_spare(me->ctx, value);
+    else
+        zp_value_free(value);
     return rc;
 }
 
@@ -219,21 +223,17 @@ run_function(crew *me, const known *map)
 static int
 run_item(crew *me, job *from)
 {
-    double began = zp__now();
     uint32_t number;
     int rc;
 
     if (!zp__cell_claim(&me->seat->cell[from->order.cell], &number))
         return 0;
-    if (me->out_n == 0)
-        me->out_since = began;
     rc = unpack(me, from);
     if (rc == 0)
         rc = run_function(me, find(me, from->order.map));
     if (zp__ctx_check(me->ctx) < 0) /* it has forked, and this is the child */
         _exit(1);
     rc = keep_answer(me, rc);
-    me->out_seconds += zp__now() - began;
     return rc < 0 ? rc : 1;
 }
 
@@ -249,18 +249,31 @@ drop(job *gone)
 static int
 run_job(crew *me, job *from, double until)
 {
+    int64_t tick = zp__tick();
+    unsigned n = 0;
     double now;
     int rc;
 
+    me->since = zp__now();
+    if (me->out_n == 0)
+        me->out_since = me->since;
     while ((rc = run_item(me, from)) > 0) {
+        if (++n % 256 && me->out_size <= SEND_BYTES && zp__tick() == tick)
+            continue;
+        tick = zp__tick();
         now = zp__now();
-        if (now - me->out_since > SEND_EVERY || me->out_size > SEND_BYTES)
+        me->out_seconds += now - me->since;
+        me->since = now;
+        if (now - me->out_since > SEND_EVERY || me->out_size > SEND_BYTES) {
             rc = flush(me, from, false);
+            me->out_since = now;
+        }
         if (rc < 0)
             return rc;
         if (now > until)
             return 1;
     }
+    me->out_seconds += zp__now() - me->since;
     if (rc == 0)
         rc = flush(me, from, true);
     me->out_from = 0;
