@@ -1258,6 +1258,7 @@ ZP_API int zp_process_get_value(zp_ctx *ctx, uint64_t id, zp_value **ret_value);
  */
 typedef struct zp_swarm zp_swarm;
 typedef struct zp_mapping zp_mapping;
+typedef struct zp_results zp_results;
 
 /* What a worker runs for each ITEM: CTX is the worker's own context, COMMON
  * that of the map's options, or NULL. It may wait, watch, spawn. Its result is
@@ -1293,7 +1294,10 @@ typedef int zp_map_progress_fn(zp_mapping *map, void *user);
 
 enum zp_map_flag {
     ZP_UNORDERED = 1 << 0, /* results as they are done */
-    ZP_ONCE = 1 << 1       /* no item is run again */
+    ZP_ONCE = 1 << 1,      /* no item is run again */
+    ZP_SHARED = 1 << 2     /* the results go to zp_results_open(), in whatever
+                              process: there is no result_fn, and zp_map_next()
+                              is -EINVAL */
 };
 
 typedef struct zp_map_options {
@@ -1312,6 +1316,8 @@ typedef struct zp_map_options {
     size_t window_bytes;    /* the same in bytes, items and results together
                                (one may be more); 0: 64 MiB */
     unsigned tries;         /* 1-1000: see above; 0: 5 */
+    double keep;            /* with ZP_SHARED: seconds that results are kept
+                               unread; 0: 60 */
     zp_map_result_fn *result_fn;     /* NULL: zp_map_next() reads them */
     zp_map_progress_fn *progress_fn; /* NULL: none */
     double progress_every;           /* seconds; 0: 0.1 */
@@ -1388,6 +1394,29 @@ ZP_API int zp_map_cancel(zp_mapping *map);
 
 /* Cancel it and give it back. Takes NULL, returns NULL. */
 ZP_API zp_mapping *zp_map_free(zp_mapping *map);
+
+/* The id of a map with ZP_SHARED, which no other map of the state has; 0 of
+ * any other. */
+ZP_API uint64_t zp_map_id(const zp_mapping *map);
+
+/* Read the results of map ID from any process of the state, in its order,
+ * while the map goes on or afterwards. They are released as they are read, so
+ * each is read once; unread ones go after `keep` seconds, those that were
+ * written when their owner died, too, and with `keep` in between a map that has
+ * ended outlives its owner. Errors: ZP_ENOKEY (no map has this id, or its
+ * results are gone). */
+ZP_API int zp_results_open(zp_ctx *ctx, zp_results **ret_results, uint64_t id);
+
+/* As zp_map_next() and zp_map_get(). Errors: likewise; what ended the map
+ * (-ECANCELED, ...); ZP_EGONE (its owner has died before it was done, or
+ * results were not read in time, or by another reader). */
+ZP_API int zp_results_next(zp_results *results, zp_map_result *ret_result,
+                           double timeout);
+ZP_API int zp_results_get(zp_results *results, double timeout,
+                          const char *format, ...);
+
+/* Takes NULL, returns NULL. */
+ZP_API zp_results *zp_results_free(zp_results *results);
 
 typedef struct zp_swarm_options {
     size_t size;

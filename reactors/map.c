@@ -25,6 +25,7 @@
 #define SPAWN_COUNT 64      /* zp_spawn_map(): processes at a time */
 #define CANCEL_STEP 0.3     /* seconds: to a TERM, and from it to a KILL */
 #define LOOK_EVERY 0.001    /* seconds of reading without a look at the loop */
+#define SHARE_AGAIN 0.05    /* seconds until a full state is tried again */
 #define CALLBACKS_MAX 0.002 /* seconds of results until the loop's turn */
 
 /* ----------------------------------------------------------------- events --
@@ -36,7 +37,7 @@ zp__map_changed(zp_mapping *map)
     map->ready |= map->ended || zp__map_has_result(map);
     map->settled |= map->ended;
     map->changed = true;
-    if (map->result_fn || map->progress_fn)
+    if (map->result_fn || map->progress_fn || map->share)
         zp__kick(map->kick);
 }
 
@@ -188,7 +189,9 @@ on_kick(void *user)
     if (!tell_progress(map) || (map->result_fn && !tell_results(map)))
         return;
     map->calling = false;
-    if (map->ended && (!map->result_fn || map->told))
+    if (map->share && !zp__share_pump(map))
+        zp__timer_set(map->timer, SHARE_AGAIN);
+    if (map->ended && (!(map->result_fn || map->share) || map->told))
         hold_loop(map, false);
     zp__map_let_go(map);
     zp__swarm_let_go(swarm);
@@ -203,7 +206,7 @@ check_options(const zp_map_options *options, bool own_swarm)
     if (options->size != sizeof *options)
         return zp__fail(-EINVAL, "options: their size is %zu, not %zu",
                         options->size, sizeof *options);
-    if (options->flags & ~(unsigned)(ZP_UNORDERED | ZP_ONCE))
+    if (options->flags & ~(unsigned)(ZP_UNORDERED | ZP_ONCE | ZP_SHARED))
         return zp__fail(-EINVAL, "options.flags: 0x%x is not known",
                         options->flags);
     if (options->chunk > ZP__TASK_MAX)
@@ -215,6 +218,12 @@ check_options(const zp_map_options *options, bool own_swarm)
     if (!(options->progress_every >= 0) || options->progress_every > 1e9)
         return zp__fail(-EINVAL, "options.progress_every: seconds, not %g",
                         options->progress_every);
+    if (!(options->keep >= 0) || options->keep > 1e9)
+        return zp__fail(-EINVAL, "options.keep: seconds, not %g",
+                        options->keep);
+    if ((options->flags & ZP_SHARED) && options->result_fn)
+        return zp__fail(-EINVAL, "options: a map with ZP_SHARED has no "
+                                 "result_fn");
     if (!own_swarm && (options->count || options->name || options->spawn))
         return zp__fail(-EINVAL, "options: count, name and spawn are the "
                                  "swarm's");
@@ -261,7 +270,8 @@ zp__map_destroy(zp_mapping *map)
     zp__map_drop_input(map);
     zp__handle_free(map->kick);
     zp__handle_free(map->timer);
-    zp_value_free(map->value);
+    zp_value_free(map->kept.value);
+    zp__share_free(map);
     free(map->common);
     free(map);
 }
@@ -296,11 +306,13 @@ new_map(zp_swarm *swarm, zp_mapping **ret, const zp_map_options *options,
         rc = zp__loop_kick(map->ctx->loop, &map->kick, on_kick, map);
     if (rc == 0)
         rc = zp__loop_timer(map->ctx->loop, &map->timer, on_kick, map);
+    if (rc == 0 && (map->flags & ZP_SHARED))
+        rc = zp__share_new(map, options->keep);
     if (rc < 0) {
         zp__map_destroy(map);
         return rc;
     }
-    hold_loop(map, map->result_fn || map->progress_fn);
+    hold_loop(map, map->result_fn || map->progress_fn || map->share);
     zp__kick(swarm->kick);
     *ret = map;
     return 0;
@@ -474,7 +486,7 @@ wait_for(zp_mapping *map, const bool *flag, double timeout, bool *ret_gone)
 bool
 zp__map_starved(const zp_mapping *map)
 {
-    uint64_t over = map->result_fn ? map->read : map->done;
+    uint64_t over = map->result_fn || map->share ? map->read : map->done;
 
     return !map->source && !map->input_end && over == map->added;
 }
@@ -523,6 +535,8 @@ may_read(const zp_mapping *map)
         rc = zp__ctx_may_wait("reading a map's results");
     if (rc == 0 && map->result_fn)
         rc = zp__fail(-EINVAL, "the map's results go to its result_fn");
+    if (rc == 0 && map->share)
+        rc = zp__fail(-EINVAL, "the map's results go to zp_results_open()");
     return rc;
 }
 
@@ -543,24 +557,6 @@ zp_map_next(zp_mapping *map, zp_map_result *ret_result, double timeout)
     return gone || rc >= 0 ? rc : done(map, rc);
 }
 
-static int
-get(const zp_map_result *result, const char *format, va_list ap)
-{
-    const void *image;
-    size_t size;
-    int rc;
-
-    if (result->code < 0)
-        return zp__fail(result->code, "item %llu: %s",
-                        (unsigned long long)result->index, result->error);
-    if (!result->value)
-        return zp__fail(ZP_ENOKEY, "item %llu left no result",
-                        (unsigned long long)result->index);
-    image = zp_value_image(result->value, &size);
-    rc = zp__decode(image, size, format, ap);
-    return rc < 0 ? rc : 1;
-}
-
 int
 zp_map_get(zp_mapping *map, double timeout, const char *format, ...)
 {
@@ -575,7 +571,7 @@ zp_map_get(zp_mapping *map, double timeout, const char *format, ...)
         rc = next(map, &result, timeout, &gone);
     if (rc == 1) {
         va_start(ap, format);
-        rc = get(&result, format, ap);
+        rc = zp__result_get(&result, format, ap);
         va_end(ap);
     }
     return gone || rc >= 0 ? rc : done(map, rc);
@@ -585,8 +581,15 @@ zp_map_get(zp_mapping *map, double timeout, const char *format, ...)
 static bool
 is_stuck(const zp_mapping *map)
 {
-    return !map->result_fn && !map->out && zp__map_has_result(map) &&
-           zp__map_full(map);
+    return !map->result_fn && !map->share && !map->out &&
+           zp__map_has_result(map) && zp__map_full(map);
+}
+
+/* ... and all of it has gone where it belongs? */
+static bool
+is_over(const zp_mapping *map)
+{
+    return map->ended && (!map->share || map->told);
 }
 
 int
@@ -598,14 +601,14 @@ zp_map_wait(zp_mapping *map, double timeout)
 
     if (rc == 0) /* results may have been read: the window has room again */
         zp__kick(map->swarm->kick);
-    while (rc == 0 && !map->ended && (rc = check_fed(map)) == 0) {
+    while (rc == 0 && !is_over(map) && (rc = check_fed(map)) == 0) {
         map->settled = false;
         rc = wait_for(map, &map->settled, left, &gone);
         if (gone)
             return rc;
         if (timeout > 0)
             left = deadline > zp__now() ? deadline - zp__now() : 0;
-        if (rc == 0 && !map->ended && is_stuck(map))
+        if (rc == 0 && !is_over(map) && is_stuck(map))
             rc = zp__fail(-EAGAIN, "the window is full of results that nobody "
                                    "has read");
     }
@@ -657,6 +660,12 @@ zp_map_progress(const zp_mapping *map, zp_progress *ret_progress)
         .code = map->code,
     };
     return 0;
+}
+
+uint64_t
+zp_map_id(const zp_mapping *map)
+{
+    return enter(map, zp__ctx_check) < 0 ? 0 : zp__share_id(map);
 }
 
 /* --------------------------------------------------------------- cancelling --

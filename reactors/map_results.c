@@ -121,43 +121,67 @@ keep_text(char *buffer, size_t room, const char *text, size_t length)
     buffer[length] = '\0';
 }
 
-/* Make the value of the answer at hand MAP's own. */
 static int
-keep_value(zp_mapping *map, const unsigned char *image, size_t size)
+keep_value(zp__kept *kept, const unsigned char *image, size_t size)
 {
-    if (map->value)
-        return zp__value_assign(map->value, image, size);
-    return zp__value_copy(&map->value, image, size);
+    if (kept->value)
+        return zp__value_assign(kept->value, image, size);
+    return zp__value_copy(&kept->value, image, size);
 }
 
 int
-zp__map_result(zp_mapping *map, zp_map_result *ret)
+zp__answer_result(zp__kept *kept, const unsigned char *at, uint64_t index,
+                  zp_map_result *ret)
 {
-    batch *from = first(map);
-    const unsigned char *at, *value;
+    const unsigned char *value;
     const char *error, *origin;
     zp__answer answer;
     int rc = 0;
 
-    if (!from)
-        return 0;
-    at = from->at;
     zp__answer_read(&at, &answer, &value, &error, &origin);
     if (answer.value)
-        rc = keep_value(map, value, answer.value);
+        rc = keep_value(kept, value, answer.value);
     if (rc < 0)
         return rc;
-    keep_text(map->error, sizeof map->error, error, answer.error);
-    keep_text(map->origin, sizeof map->origin, origin, answer.origin);
+    keep_text(kept->error, sizeof kept->error, error, answer.error);
+    keep_text(kept->origin, sizeof kept->origin, origin, answer.origin);
     *ret = (zp_map_result){
         .size = sizeof *ret,
-        .index = from->index,
+        .index = index,
         .code = answer.code,
-        .value = answer.value ? map->value : NULL,
-        .error = map->error,
-        .origin = map->origin,
+        .value = answer.value ? kept->value : NULL,
+        .error = kept->error,
+        .origin = kept->origin,
     };
-    from->at = at;
+    return 0;
+}
+
+const unsigned char *
+zp__map_answer(const zp_mapping *map, size_t *ret_size, uint64_t *ret_index)
+{
+    const batch *from = first(map);
+    const unsigned char *at, *value;
+    const char *error, *origin;
+    zp__answer answer;
+
+    if (!from)
+        return NULL;
+    at = from->at;
+    zp__answer_read(&at, &answer, &value, &error, &origin);
+    *ret_size = (size_t)(at - from->at);
+    *ret_index = from->index;
+    return from->at;
+}
+
+void
+zp__map_pass(zp_mapping *map)
+{
+    batch *from = first(map);
+    const unsigned char *value;
+    const char *error, *origin;
+    zp__answer answer;
+
+    zp__answer_read(&from->at, &answer, &value, &error, &origin);
     from->index++;
     map->next++;
     map->read++;
@@ -165,7 +189,39 @@ zp__map_result(zp_mapping *map, zp_map_result *ret)
         drop(map, from);
         zp__kick(map->swarm->kick); /* the window has room again */
     }
+}
+
+int
+zp__map_result(zp_mapping *map, zp_map_result *ret)
+{
+    batch *from = first(map);
+    int rc;
+
+    if (!from)
+        return 0;
+    rc = zp__answer_result(&map->kept, from->at, from->index, ret);
+    if (rc < 0)
+        return rc;
+    zp__map_pass(map);
     return 1;
+}
+
+int
+zp__result_get(const zp_map_result *result, const char *format, va_list ap)
+{
+    const void *image;
+    size_t size;
+    int rc;
+
+    if (result->code < 0)
+        return zp__fail(result->code, "item %llu: %s",
+                        (unsigned long long)result->index, result->error);
+    if (!result->value)
+        return zp__fail(ZP_ENOKEY, "item %llu left no result",
+                        (unsigned long long)result->index);
+    image = zp_value_image(result->value, &size);
+    rc = zp__decode(image, size, format, ap);
+    return rc < 0 ? rc : 1;
 }
 
 void

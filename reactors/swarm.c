@@ -26,49 +26,53 @@
 /* --------------------------------------------------------------- hooks -- */
 
 static void
-swarms_free(zp_ctx *ctx)
+crews_free(zp_ctx *ctx)
 {
-    zp__node *list = ctx->swarms;
+    struct zp__crews *crews = ctx->crews;
 
-    if (!list)
+    if (!crews)
         return;
-    ctx->swarms = NULL;
-    ZP__EACH(at, next, list)
+    ctx->crews = NULL;
+    ZP__EACH(at, next, &crews->swarms)
     zp__swarm_destroy(ZP__OF(at, zp_swarm, node));
-    free(list);
+    ZP__EACH(at, next, &crews->results)
+    zp__results_destroy(at);
+    free(crews);
 }
 
 static void
 swarms_leave(zp_ctx *ctx)
 {
-    if (ctx->swarms)
-        ZP__EACH(at, next, ctx->swarms)
+    if (!ctx->crews)
+        return;
+    ZP__EACH(at, next, &ctx->crews->swarms)
     zp__swarm_leave(ZP__OF(at, zp_swarm, node), false);
 }
 
 static void
 swarms_unheld(zp_ctx *ctx)
 {
-    if (!ctx->swarms)
+    if (!ctx->crews)
         return;
-    ZP__EACH(at, next, ctx->swarms)
+    ZP__EACH(at, next, &ctx->crews->swarms)
     ZP__EACH(one, next_one, &ZP__OF(at, zp_swarm, node)->maps)
     zp__map_changed(ZP__OF(one, zp_mapping, node));
 }
 
-static int
-list_of(zp_ctx *ctx, zp__node **ret)
+int
+zp__crews_get(zp_ctx *ctx, struct zp__crews **ret)
 {
-    if (!ctx->swarms) {
-        ctx->swarms = malloc(sizeof *ctx->swarms);
-        if (!ctx->swarms)
+    if (!ctx->crews) {
+        ctx->crews = malloc(sizeof *ctx->crews);
+        if (!ctx->crews)
             return zp__fail(-ENOMEM, "no memory for a swarm");
-        zp__list_init(ctx->swarms);
-        ctx->swarms_free = swarms_free;
+        zp__list_init(&ctx->crews->swarms);
+        zp__list_init(&ctx->crews->results);
+        ctx->swarms_free = crews_free;
         ctx->swarms_leave = swarms_leave;
         ctx->swarms_unheld = swarms_unheld;
     }
-    *ret = ctx->swarms;
+    *ret = ctx->crews;
     return 0;
 }
 
@@ -233,7 +237,7 @@ zp__swarm_make(zp_ctx *ctx, zp_swarm **ret, const zp_swarm_options *given,
 {
     zp_swarm_options options = {.size = sizeof options};
     zp_swarm *swarm;
-    zp__node *list;
+    struct zp__crews *crews = NULL;
     int rc;
 
     if (given)
@@ -242,7 +246,7 @@ zp__swarm_make(zp_ctx *ctx, zp_swarm **ret, const zp_swarm_options *given,
     if (rc == 0)
         rc = zp__ctx_may_wait("a swarm");
     if (rc == 0)
-        rc = list_of(ctx, &list);
+        rc = zp__crews_get(ctx, &crews);
     if (rc < 0)
         return rc;
     if (!options.name)
@@ -259,7 +263,7 @@ zp__swarm_make(zp_ctx *ctx, zp_swarm **ret, const zp_swarm_options *given,
         close_parts(swarm);
         return rc;
     }
-    zp__list_append(list, &swarm->node);
+    zp__list_append(&crews->swarms, &swarm->node);
     *ret = swarm;
     return 0;
 }

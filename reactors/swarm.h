@@ -10,6 +10,8 @@
  *     swarm_cells.h    the words that caller and worker share
  *     swarm_wire.c     messages between them
  *     worker.c         all that happens in the worker
+ *     share.c          results on their way to other processes
+ *     results.c        reading them there
  *
  * Items travel in *blobs*; a *range* is a run of items of one blob that
  * somebody is to do; a *task* is a range in a worker's hands; a *batch* is a
@@ -35,6 +37,11 @@
 #define ZP__TASK_MAX 65536       /* items in one */
 #define ZP__TASK_BYTES (1 << 20) /* unless it is a single item */
 #define ZP__SWARM_NAME 48
+
+/* A context's swarms, and what reads others' results. */
+struct zp__crews {
+    zp__node swarms, results;
+};
 
 /* Packed items, as they go on the wire: each a u32 size and an image. */
 typedef struct zp__blob {
@@ -80,7 +87,7 @@ typedef struct zp__worker {
 } zp__worker;
 
 struct zp_swarm {
-    zp__node node; /* of ctx->swarms */
+    zp__node node; /* of ctx->crews */
     zp_ctx *ctx;
     char name[ZP__SWARM_NAME + 1];
     char address[sizeof(((zp__place *)0)->run) + 40];
@@ -113,6 +120,13 @@ struct zp_swarm {
     bool quiet;    /* the workers have ended */
     unsigned pins; /* functions on the stack that look at it */
 };
+
+/* What a result that was handed out points to. */
+typedef struct zp__kept {
+    zp_value *value;
+    char error[ZP__RECORD_TEXT + 256];
+    char origin[ZP__RECORD_ORIGIN + 1];
+} zp__kept;
 
 struct zp_mapping {
     zp__node node; /* of swarm->maps */
@@ -155,16 +169,15 @@ struct zp_mapping {
     zp__node batches; /* sorted */
     size_t held;      /* bytes of items and results that somebody holds */
     uint64_t next;    /* index of the next result in order */
-    zp_value *value;  /* of the result that was given last */
-    char error[ZP__RECORD_TEXT + 160];
-    char origin[ZP__RECORD_ORIGIN + 1];
-    bool ready;     /* zp_map_next() waits for this: a result, or the end */
-    bool settled;   /* zp_map_wait(): the end, or nothing more to be done */
-    bool calling;   /* a callback is on the stack */
-    int64_t looked; /* when the caller's loop was last run: zp__tick() */
+    zp__kept kept;    /* of the result that was given last */
+    bool ready;       /* zp_map_next() waits for this: a result, or the end */
+    bool settled;     /* zp_map_wait(): the end, or nothing more to be done */
+    bool calling;     /* a callback is on the stack */
+    int64_t looked;   /* when the caller's loop was last run: zp__tick() */
     zp__handle *kick, *timer; /* callbacks; progress and cancelling */
     bool holds_loop;
-    double progress_at; /* the next one */
+    struct zp__share *share; /* ZP_SHARED; else NULL */
+    double progress_at;      /* the next one */
     bool changed;
 
     uint64_t added, done, failed, read, again;
@@ -237,11 +250,49 @@ int zp__map_fail_items(zp_mapping *map, uint64_t index, uint32_t n, int code,
                        const char *error);
 bool zp__map_has_result(const zp_mapping *map);
 
-/* The next result: 1 and *RET, or 0. */
+/* The next result: 1 and *RET, or 0. The same as it came, of *RET_SIZE bytes,
+ * borrowed: NULL if there is none; then it must be passed over. */
 int zp__map_result(zp_mapping *map, zp_map_result *ret);
+const unsigned char *zp__map_answer(const zp_mapping *map, size_t *ret_size,
+                                    uint64_t *ret_index);
+void zp__map_pass(zp_mapping *map);
+
+/* What the answer at AT says; KEPT holds what RET points to. */
+int zp__answer_result(zp__kept *kept, const unsigned char *at, uint64_t index,
+                      zp_map_result *ret);
+
+/* RESULT into addresses: 1, or its error. */
+int zp__result_get(const zp_map_result *result, const char *format, va_list ap);
 void zp__map_drop_results(zp_mapping *map);
 
+/* ---- share.c ---- */
+
+int zp__share_new(zp_mapping *map, double keep);
+void zp__share_free(zp_mapping *map);
+
+/* Move results to the state, and at the end say so: false: not all of it yet,
+ * and it is time to try again later. */
+bool zp__share_pump(zp_mapping *map);
+uint64_t zp__share_id(const zp_mapping *map);
+
+/* Where both sides find each other: the namespace, and the keys of a map: its
+ * header (segments so far, ended, code, why), and a segment of its results. */
+#define ZP__SHARE_NS "zp.maps"
+#define ZP__SHARE_HEAD "UiIs"
+#define ZP__SHARE_KEY 48
+void zp__results_destroy(zp__node *results);
+void zp__share_key(char *key, uint64_t id, const char *what, uint64_t n);
+
+/* Results are a stream, cut in segments anywhere: each this and an answer. */
+typedef struct zp__shared_result {
+    uint64_t index;
+    uint64_t size; /* of the answer */
+} zp__shared_result;
+
 /* ---- swarm.c ---- */
+
+/* CTX's, made by the first call. */
+int zp__crews_get(zp_ctx *ctx, struct zp__crews **ret);
 
 /* Make one without workers, NAME being its default; then as many as it is to
  * have (or none, and it goes). */
