@@ -205,14 +205,28 @@ wait_for_news(zp_results *results, double timeout)
     return rc;
 }
 
-/* No segment is there: 0: the map is over; 1: it goes on; or why it does not.
- */
+static int
+is_there(zp_results *results)
+{
+    char key[ZP__SHARE_KEY];
+
+    zp__share_key(key, results->id, NULL, results->next);
+    return zp_contains(results->state, key);
+}
+
+/* No segment is there: 0: the map is over; 1: it goes on, or one has come
+ * meanwhile; or why it does not. */
 static int
 ask_head(zp_results *results)
 {
     head now = {.why = NULL};
     int rc = read_head(results->state, results->id, &now);
 
+    /* what the head tells of, or who died with it, was written before */
+    if (is_there(results) > 0) {
+        free(now.why);
+        return 1;
+    }
     if (rc == ZP_ENOKEY)
         return zp__fail(ZP_EGONE,
                         "the owner of map %llu has ended, or its "
