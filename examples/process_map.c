@@ -5,6 +5,7 @@
  *     powers     what all of the calls have in common
  *     areas      several arguments for each item, results as they are done
  *     roots      items that fail, and one that kills whoever touches it
+ *     sum        another process reads the results
  *
  * The function is written as if there were one item. How many processes there
  * are, how many items each gets at a time, and what becomes of those of a
@@ -203,13 +204,57 @@ roots(zp_ctx *ctx)
 }
 /* [/roots] */
 
+/* [sum] */
+/* In another process, which was told the id of a map. */
+static int
+add_up(zp_ctx *ctx, void *arg)
+{
+    const uint64_t *id = arg;
+    zp_results *results;
+    int64_t one, sum = 0;
+    int rc;
+
+    TRY(zp_results_open(ctx, &results, *id));
+    while ((rc = zp_results_get(results, -1, "I", &one)) > 0)
+        sum += one;
+    zp_results_free(results);
+    return rc < 0 ? rc : zp_return(ctx, "I", &sum);
+}
+
+/* The results go into the state, and the map goes on while we wait for whoever
+ * reads them. */
+static int
+sum(zp_ctx *ctx)
+{
+    zp_map_options options = {.size = sizeof(options), .flags = ZP_SHARED};
+    int64_t n = 0, total;
+    zp_mapping *map;
+    zp_proc *reader;
+    uint64_t id;
+    int rc;
+
+    TRY(zp_map(ctx, &map, &options, square, count_to_ten, &n));
+    id = zp_map_id(map);
+    rc = zp_spawn(ctx, &reader, NULL, add_up, &id);
+    if (rc == 0)
+        rc = zp_wait(reader, NULL, -1);
+    if (rc == 0)
+        rc = zp_proc_get(reader, "I", &total);
+    if (rc == 0)
+        printf("sum: %" PRId64 "\n", total);
+    zp_map_free(map);
+    return rc;
+}
+/* [/sum] */
+
 static int
 calculate(zp_ctx *ctx)
 {
     TRY(squares(ctx));
     TRY(powers(ctx));
     TRY(areas(ctx));
-    return roots(ctx);
+    TRY(roots(ctx));
+    return sum(ctx);
 }
 
 int

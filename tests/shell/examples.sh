@@ -146,6 +146,7 @@ root of -4: -4 has no root
 root of 9: 3
 root of 13: it ended each process that ran it
 root of 16: 4
+sum: 385
 status 0"
 prints swarm "up to 5000: 237 steps
 up to 50: 111 steps
