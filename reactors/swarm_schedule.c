@@ -17,8 +17,8 @@
 
 #include "reactors/swarm.h"
 
-#define TASK_TIME 0.002 /* seconds */
-#define AHEAD 0.016
+#define TASK_TIME 0.008 /* seconds */
+#define AHEAD 0.032
 #define GROWTH 8
 #define UNKNOWN 1.0     /* seconds that a task takes as long as nobody knows */
 #define WORTH_IT 0.0002 /* seconds of work that are worth being taken back */

@@ -19,8 +19,8 @@
 
 #include "reactors/swarm.h"
 
-#define SLICE 0.005            /* seconds of work until the loop has its turn */
-#define SEND_EVERY 0.005       /* seconds of results that are gathered ... */
+#define SLICE 0.008            /* seconds of work until the loop has its turn */
+#define SEND_EVERY 0.008       /* seconds of results that are gathered ... */
 #define SEND_BYTES (256 << 10) /* ... and bytes */
 
 /* A map that we were told of. */
