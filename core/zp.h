@@ -1236,7 +1236,7 @@ ZP_API int zp_process_get_value(zp_ctx *ctx, uint64_t id, zp_value **ret_value);
  * results come in the order of the items, or as they are done. Work starts at
  * once and goes on while the caller's loop runs: in zp_map_next(), in
  * zp_run(), in whatever waits; between those the workers have work for some
- * ten milliseconds, and no more.
+ * tens of milliseconds, and no more.
  *
  * An item ends in one of these ways (zp_map_result):
  *
