@@ -457,6 +457,17 @@ zp__child_result(zp_ctx *ctx)
 }
 
 void
+zp__child_anew(zp_ctx *ctx)
+{
+    struct zp__child *child = ctx->child;
+
+    if (child->failed)
+        child->page->error[0] = child->page->origin[0] = '\0';
+    child->failed = false;
+    ctx->error_code = 0;
+}
+
+void
 zp__child_failure(zp_ctx *ctx, int code, const char **ret_error,
                   const char **ret_origin)
 {

@@ -252,6 +252,8 @@ zp__ctx_child(zp_ctx **ret, const zp__place *place, const char *ns,
 static void
 free_parts(zp_ctx *ctx)
 {
+    if (ctx->worker_free)
+        ctx->worker_free(ctx);
     if (ctx->swarms_free)
         ctx->swarms_free(ctx);
     zp__procs_end(ctx);

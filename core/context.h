@@ -44,6 +44,8 @@ struct zp_ctx {
     void (*feed_closed)(zp_ctx *ctx);     /* guarded: the state was closed */
     void (*feed_waiting)(zp_ctx *ctx);    /* a nested run begins */
     struct zp__crews *crews; /* of reactors; NULL until the first swarm */
+    void *worker;            /* of reactors; NULL: it is none of a swarm */
+    void (*worker_free)(zp_ctx *ctx);
     void (*swarms_free)(zp_ctx *ctx);
     void (*swarms_leave)(zp_ctx *ctx);  /* all that was added is yet done */
     void (*swarms_unheld)(zp_ctx *ctx); /* callbacks are not held back now */

@@ -215,6 +215,9 @@ void zp__streams_free(zp_proc *proc, bool ours_too); /* the child's; ours */
  * 0 - 2 hits; close-on-exec. */
 int zp__above_two(int fd);
 
+/* In a child that runs many functions: forget how those before have failed. */
+void zp__child_anew(zp_ctx *ctx);
+
 /* In a child: take what zp_return() has left (NULL: nothing), to be freed; and
  * what zp_fail() has said, or, for CODE, the call that gave it: borrowed until
  * the next call. */

@@ -213,6 +213,7 @@ run_function(crew *me, const known *map)
         return zp_fail(me->ctx, -ENOEXEC,
                        "the function is not in this worker: it was loaded "
                        "after the worker was forked");
+    zp__child_anew(me->ctx);
     me->busy = true;
     rc = map->fn(me->ctx, me->item, map->common);
     me->busy = false;
@@ -481,6 +482,7 @@ serve(crew *me)
 static void
 close_all(crew *me)
 {
+    me->ctx->worker_free = NULL;
     ZP__EACH(at, next, &me->jobs)
     drop(ZP__OF(at, job, node));
     ZP__EACH(at, next, &me->maps)
@@ -494,6 +496,18 @@ close_all(crew *me)
     free(me->out);
 }
 
+/* The context goes, and we are still on the stack: an item has called
+ * zp_exit(). What was done before that one is told. */
+static void
+worker_free(zp_ctx *ctx)
+{
+    crew *me = ctx->worker;
+
+    if (me->socket && me->out_n)
+        (void)flush(me, ZP__OF(me->jobs.next, job, node), false);
+    close_all(me);
+}
+
 int
 zp__worker_main(zp_ctx *ctx, void *user)
 {
@@ -503,6 +517,8 @@ zp__worker_main(zp_ctx *ctx, void *user)
 
     zp__list_init(&me.maps);
     zp__list_init(&me.jobs);
+    ctx->worker = &me;
+    ctx->worker_free = worker_free;
     rc = zp__loop_kick(ctx->loop, &me.kick, on_kick, &me);
     if (rc == 0)
         rc = open_socket(&me, worker);
