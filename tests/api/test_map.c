@@ -463,6 +463,15 @@ refuse(zp_ctx *ctx, const zp_map_options *options, int code, const char *part)
     assert_null(map);
 }
 
+static int
+no_result(zp_mapping *map, const zp_map_result *result, void *user)
+{
+    (void)map;
+    (void)result;
+    (void)user;
+    return -EPROTO;
+}
+
 static void
 test_options_that_make_no_sense(void **state)
 {
@@ -474,7 +483,10 @@ test_options_that_make_no_sense(void **state)
     memset(long_name, 'n', 49);
     refuse(ctx, &(zp_map_options){.size = 0}, -EINVAL, "size");
     refuse(ctx, &small, -EINVAL, "size");
-    refuse(ctx, MAP(.flags = 4), -EINVAL, "flags");
+    refuse(ctx, MAP(.flags = 8), -EINVAL, "flags");
+    refuse(ctx, MAP(.flags = ZP_SHARED, .result_fn = no_result), -EINVAL,
+           "result_fn");
+    refuse(ctx, MAP(.flags = ZP_SHARED, .keep = -1), -EINVAL, "keep");
     refuse(ctx, MAP(.name = ""), -EINVAL, "name");
     refuse(ctx, MAP(.name = long_name), -EINVAL, "name");
     refuse(ctx, MAP(.count = 1025), -EINVAL, "count");
