@@ -331,7 +331,7 @@ ask_source(zp_mapping *map)
         zp__map_abort(map, rc, "the source function gave an error");
     else if (rc == 0)
         map->input_end = true;
-    else if (map->added == before && !map->ended)
+    else if (map->added == before && !map->input_end)
         zp__map_abort(map, -EINVAL,
                       "the source function said that there are more items, "
                       "and added none");
@@ -344,12 +344,13 @@ static bool
 asks(const zp_mapping *map, uint64_t want)
 {
     return map->source && !map->input_end && !map->ended && !map->sourcing &&
-           map->queued < want && !zp__map_full(map);
+           !map->swarm->closing && map->queued < want && !zp__map_full(map);
 }
 
 bool
 zp__map_fill(zp_mapping *map, uint64_t want)
 {
+    int64_t tick = zp__tick();
     double called;
     int rc = 0;
 
@@ -357,8 +358,9 @@ zp__map_fill(zp_mapping *map, uint64_t want)
         return true;
     called = zp__ctx_call(map->ctx);
     map->pins++;
-    while (rc == 0 && asks(map, want))
+    do
         rc = ask_source(map);
+    while (rc == 0 && asks(map, want) && zp__tick() == tick);
     if (rc == -ECANCELED) /* a child */
         return false;
     map->pins--;

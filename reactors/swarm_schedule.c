@@ -187,13 +187,16 @@ task_size(const zp_mapping *map)
     return bytes_limit(map->bytes_item + map->bytes_result, most);
 }
 
-/* Would the results of what is in work fill the window? */
+/* Would the results of what is in work fill the window? (Of a swarm that is to
+ * end they may: it waits for what was added, and nobody reads meanwhile.) */
 static bool
 may_give(const zp_mapping *map)
 {
     const zp__range *range;
     double expected = (double)map->held + (double)map->out * map->bytes_result;
 
+    if (map->swarm->closing)
+        return true;
     if (expected < (double)map->window_bytes || !map->out)
         return expected < (double)map->window_bytes || !zp__map_has_result(map);
     if (zp__list_empty(&map->queue) || (map->flags & ZP_UNORDERED))
