@@ -24,7 +24,6 @@
 #define PROGRESS 0.1
 #define SPAWN_COUNT 64      /* zp_spawn_map(): processes at a time */
 #define CANCEL_STEP 0.3     /* seconds: to a TERM, and from it to a KILL */
-#define LOOK_EVERY 0.001    /* seconds of reading without a look at the loop */
 #define SHARE_AGAIN 0.05    /* seconds until a full state is tried again */
 #define CALLBACKS_MAX 0.002 /* seconds of results until the loop's turn */
 
@@ -137,13 +136,19 @@ call_progress(zp_mapping *map)
     return leave(map, called, map->progress_fn(map, map->user));
 }
 
+static bool
+owes_progress(const zp_mapping *map)
+{
+    return map->progress_fn && map->changed && !map->given_up;
+}
+
 /* false: the context is gone. */
 static bool
 tell_progress(zp_mapping *map)
 {
     double left = map->progress_at - zp__now();
 
-    if (!map->progress_fn || !map->changed || map->given_up)
+    if (!owes_progress(map))
         return true;
     if (left > 0 && !map->ended) {
         zp__timer_set(map->timer, left);
@@ -177,6 +182,22 @@ tell_results(zp_mapping *map)
     return call_result(map, NULL);
 }
 
+/* A callback that waited has made things happen, and nobody was called for
+ * those. true: that is due at once. */
+static bool
+remind(zp_mapping *map)
+{
+    double left = map->progress_at - zp__now();
+
+    if (!owes_progress(map))
+        return false;
+    if (map->ended)
+        zp__kick(map->kick);
+    else
+        zp__timer_set(map->timer, left > 0 ? left : 0);
+    return map->ended;
+}
+
 static void
 on_kick(void *user)
 {
@@ -189,6 +210,8 @@ on_kick(void *user)
     if (!tell_progress(map) || (map->result_fn && !tell_results(map)))
         return;
     map->calling = false;
+    if (remind(map))
+        return;
     if (map->share && !zp__share_pump(map))
         zp__timer_set(map->timer, SHARE_AGAIN);
     if (map->ended && (!(map->result_fn || map->share) || map->told))
@@ -532,7 +555,7 @@ may_read(const zp_mapping *map)
     int rc = enter(map, zp__ctx_enter);
 
     if (rc == 0)
-        rc = zp__ctx_may_wait("reading a map's results");
+        rc = zp__swarm_may_wait(map->swarm, "reading a map's results");
     if (rc == 0 && map->result_fn)
         rc = zp__fail(-EINVAL, "the map's results go to its result_fn");
     if (rc == 0 && map->share)
@@ -577,19 +600,21 @@ zp_map_get(zp_mapping *map, double timeout, const char *format, ...)
     return gone || rc >= 0 ? rc : done(map, rc);
 }
 
-/* Nothing more will happen unless somebody reads. */
+/* Nothing more will happen unless somebody reads. (In the map's own callback no
+ * other one is called.) */
 static bool
 is_stuck(const zp_mapping *map)
 {
-    return !map->result_fn && !map->share && !map->out &&
-           zp__map_has_result(map) && zp__map_full(map);
+    bool called = (map->result_fn || map->share) && !map->calling;
+
+    return !called && !map->out && zp__map_has_result(map) && zp__map_full(map);
 }
 
 /* ... and all of it has gone where it belongs? */
 static bool
 is_over(const zp_mapping *map)
 {
-    return map->ended && (!map->share || map->told);
+    return map->ended && (!map->share || map->told || map->calling);
 }
 
 int
@@ -599,6 +624,8 @@ zp_map_wait(zp_mapping *map, double timeout)
     bool gone = false;
     int rc = enter(map, zp__ctx_enter);
 
+    if (rc == 0)
+        rc = zp__swarm_may_wait(map->swarm, "zp_map_wait()");
     if (rc == 0) /* results may have been read: the window has room again */
         zp__kick(map->swarm->kick);
     while (rc == 0 && !is_over(map) && (rc = check_fed(map)) == 0) {

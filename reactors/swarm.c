@@ -390,6 +390,17 @@ zp__swarm_let_go(zp_swarm *swarm)
         zp__swarm_destroy(swarm);
 }
 
+int
+zp__swarm_may_wait(const zp_swarm *swarm, const char *what)
+{
+    if (swarm->pumping)
+        return zp__fail(-EDEADLK,
+                        "%s inside a source function: nothing would "
+                        "be handed out meanwhile",
+                        what);
+    return zp__ctx_may_wait(what);
+}
+
 void
 zp__swarm_leave(zp_swarm *swarm, bool force)
 {
@@ -486,7 +497,7 @@ zp_swarm_stop(zp_swarm *swarm, int force)
     int rc = enter(swarm, zp__ctx_enter);
 
     if (rc == 0)
-        rc = zp__ctx_may_wait("zp_swarm_stop()");
+        rc = zp__swarm_may_wait(swarm, "zp_swarm_stop()");
     if (rc < 0)
         return zp__ctx_done(swarm ? swarm->ctx : NULL, rc);
     ctx = swarm->ctx;

@@ -220,8 +220,8 @@ int zp__map_add_image(zp_mapping *map, const void *image, size_t size);
 /* Is its window full? */
 bool zp__map_full(const zp_mapping *map);
 
-/* Make more queued items, if the source has some, until there are WANT.
- * false: the context is gone. */
+/* Make more queued items, if the source has some, until there are WANT, or it
+ * has taken some milliseconds. false: the context is gone. */
 bool zp__map_fill(zp_mapping *map, uint64_t want);
 
 /* Of the first queued range at most N items and BYTES (one may be more), as a
@@ -305,6 +305,10 @@ void zp__swarm_destroy(zp_swarm *swarm);
  * done what they have. */
 void zp__swarm_leave(zp_swarm *swarm, bool force);
 void zp__swarm_let_go(zp_swarm *swarm);
+
+/* -EDEADLK inside a source function of SWARM's, or inside an atomic operation,
+ * else 0. */
+int zp__swarm_may_wait(const zp_swarm *swarm, const char *what);
 
 /* After each round: what has ended goes, what is to end is pressed. SWARM may
  * be gone afterwards. */
