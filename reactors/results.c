@@ -20,7 +20,7 @@ struct zp_results {
     unsigned char *bytes;
     size_t from, size, room;
     zp__kept kept;
-    bool busy;     /* a call is on the stack */
+    bool *gone;    /* of the call that waits, on its stack; NULL: none does */
     bool given_up; /* freed meanwhile */
 };
 
@@ -37,6 +37,8 @@ typedef struct head {
 static void
 destroy(zp_results *results)
 {
+    if (results->gone) /* the context was freed in a callback */
+        *results->gone = true;
     zp__list_remove(&results->node);
     zp_state_free(results->state);
     zp_value_free(results->kept.value);
@@ -104,10 +106,12 @@ zp_results_free(zp_results *results)
 {
     if (!results || zp__ctx_check(results->ctx) < 0)
         return NULL;
-    if (results->busy)
+    if (results->gone) {
         results->given_up = true;
-    else
+        results->state = zp_state_free(results->state); /* ends the wait */
+    } else {
         destroy(results);
+    }
     return NULL;
 }
 
@@ -189,20 +193,28 @@ is_news(zp_state *snapshot, void *user)
     return now.ended || now.segments > what->number;
 }
 
+/* When *RET_GONE nothing of RESULTS may be touched any more: its context was
+ * freed, or this is a child that a callback has forked. */
 static int
-wait_for_news(zp_results *results, double timeout)
+wait_for_news(zp_results *results, double timeout, bool *ret_gone)
 {
     sought what = {.number = results->next};
     const char *keys[] = {what.head, what.segment};
+    uint64_t token = zp__token();
     int rc;
 
     zp__share_key(what.head, results->id, "head", 0);
     zp__share_key(what.segment, results->id, NULL, results->next);
-    results->busy = true;
+    results->gone = ret_gone;
     rc = zp_get_when(results->state, NULL, keys, 2, timeout, NULL, is_news,
                      &what);
-    results->busy = false;
-    return rc;
+    *ret_gone |= token != zp__token();
+    if (*ret_gone)
+        return rc;
+    results->gone = NULL;
+    return results->given_up ? zp__fail(-ECANCELED, "the results were given "
+                                                    "back meanwhile")
+                             : rc;
 }
 
 static int
@@ -279,7 +291,7 @@ parse(zp_results *results, zp_map_result *ret)
 }
 
 static int
-next(zp_results *results, zp_map_result *ret, double timeout)
+next(zp_results *results, zp_map_result *ret, double timeout, bool *ret_gone)
 {
     double deadline = zp__now() + timeout, left = timeout;
     int rc;
@@ -292,12 +304,9 @@ next(zp_results *results, zp_map_result *ret, double timeout)
             rc = ask_head(results);
         if (rc <= 0)
             return rc;
-        rc = wait_for_news(results, left);
+        rc = wait_for_news(results, left, ret_gone);
         if (rc < 0)
             return rc;
-        if (results->given_up)
-            return zp__fail(-ECANCELED, "the results were given back "
-                                        "meanwhile");
         if (timeout > 0)
             left = deadline > zp__now() ? deadline - zp__now() : 0;
     }
@@ -314,7 +323,7 @@ enter(const zp_results *results)
     rc = zp__ctx_enter(results->ctx);
     if (rc == 0)
         rc = zp__ctx_may_wait("reading a map's results");
-    if (rc == 0 && results->busy)
+    if (rc == 0 && results->gone)
         rc = zp__fail(-EBUSY, "somebody waits for the next result already");
     return rc;
 }
@@ -323,22 +332,23 @@ int
 zp_results_next(zp_results *results, zp_map_result *ret_result, double timeout)
 {
     zp_ctx *ctx = results ? results->ctx : NULL;
-    uint64_t token = zp__token();
     zp_map_result result;
+    bool gone = false;
     int rc = enter(results);
 
     if (rc == 0 && ret_result && ret_result->size != sizeof result)
         rc = zp__fail(-EINVAL, "ret_result: its size is %zu, not %zu",
                       ret_result->size, sizeof result);
     if (rc == 0)
-        rc = next(results, &result, timeout);
-    if (rc == ZP_EFORK || rc == ZP_ECLOSED || token != zp__token())
+        rc = next(results, &result, timeout, &gone);
+    if (gone)
         return rc;
     if (rc == 1 && ret_result)
         *ret_result = result;
-    if (results && results->given_up)
+    rc = zp__ctx_done(ctx, rc);
+    if (results && results->given_up && !results->gone)
         destroy(results);
-    return rc < 0 ? zp__ctx_done(ctx, rc) : rc;
+    return rc;
 }
 
 int
@@ -356,8 +366,7 @@ zp_results_get(zp_results *results, double timeout, const char *format, ...)
         va_start(ap, format);
         rc = zp__result_get(&result, format, ap);
         va_end(ap);
+        rc = zp__ctx_done(results->ctx, rc);
     }
-    return rc < 0 && rc != ZP_EFORK && rc != ZP_ECLOSED && results
-               ? zp__ctx_done(results->ctx, rc)
-               : rc;
+    return rc;
 }
