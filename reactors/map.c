@@ -491,14 +491,17 @@ done(const zp_mapping *map, int rc)
 static int
 wait_for(zp_mapping *map, const bool *flag, double timeout, bool *ret_gone)
 {
+    static const bool never = false; /* a run without any is not broken off */
     int rc;
 
     map->pins++;
-    rc = zp__ctx_wait(map->ctx, flag, timeout, ret_gone);
+    rc = zp__ctx_wait(map->ctx, flag ? flag : &never, timeout, ret_gone);
     if (*ret_gone)
         return rc;
     map->pins--;
     map->looked = zp__tick();
+    if (!flag && rc == -ETIMEDOUT && !zp__loop_was_stopped(map->ctx->loop))
+        rc = 0;
     if (map->given_up && rc >= 0)
         rc = zp__fail(-ECANCELED, "the map was given back meanwhile");
     if (map->given_up)
@@ -701,7 +704,13 @@ zp_map_id(const zp_mapping *map)
 static void
 cancel(zp_mapping *map)
 {
-    zp__map_abort(map, -ECANCELED, "the map was cancelled");
+    static const char why[] = "the map was cancelled";
+
+    zp__map_abort(map, -ECANCELED, why);
+    if (!map->code && map->read < map->added) { /* who reads is to know */
+        map->code = -ECANCELED;
+        snprintf(map->why, sizeof map->why, "%s", why);
+    }
     zp__map_drop_results(map);
     if (!map->cancelled)
         map->cancel_at = zp__now() + CANCEL_STEP;
