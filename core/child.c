@@ -461,8 +461,7 @@ zp__child_anew(zp_ctx *ctx)
 {
     struct zp__child *child = ctx->child;
 
-    if (child->failed)
-        child->page->error[0] = child->page->origin[0] = '\0';
+    child->page->error[0] = child->page->origin[0] = '\0';
     child->failed = false;
     ctx->error_code = 0;
 }
