@@ -185,6 +185,10 @@ int zp__job_exec(zp__job *job, const zp_ctx *ctx, const char *const *argv,
                  const char *const *env);
 void zp__job_free(zp__job *job);
 
+/* A process as OPTIONS (of zp__spawn_options()) want it, exactly. */
+int zp__spawn(zp_ctx *ctx, zp_proc **ret, const zp_spawn_options *options,
+              zp_proc_fn *fn, void *arg);
+
 /* ---- an attempt ---- */
 
 /* Fork a child for PROC's next attempt and record it: it runs nothing before

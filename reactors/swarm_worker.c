@@ -57,14 +57,21 @@ spawn(zp__worker *worker)
         .stable = RETRY_STABLE,
     };
     zp_swarm *swarm = worker->swarm;
-    zp_spawn_options options = swarm->spawn;
+    zp_spawn_options options;
     char name[ZP__RECORD_NAME + 1];
+    int rc = zp__ctx_enter(swarm->ctx);
 
+    if (rc == 0)
+        rc = zp__spawn_options(&options, swarm->ctx, &swarm->spawn);
+    if (rc < 0)
+        return rc;
     snprintf(name, sizeof name, "%s-%u", swarm->name, worker->number);
     options.name = name;
+    options.flags = 0; /* the context's defaults are for others, and so on */
     options.retry = worker->single ? NULL : &again;
-    return zp_spawn(swarm->ctx, &worker->proc, &options, zp__worker_main,
-                    worker);
+    options.exit_fn = NULL;
+    return zp__spawn(swarm->ctx, &worker->proc, &options, zp__worker_main,
+                     worker);
 }
 
 int
