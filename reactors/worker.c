@@ -29,6 +29,8 @@ typedef struct known {
     uint64_t id;
     zp_map_fn *fn; /* NULL: not in this process */
     zp_value *common;
+    bool runs; /* FN is on the stack ... */
+    bool gone; /* ... and it is to be forgotten when that returns */
 } known;
 
 typedef struct job {
@@ -204,8 +206,19 @@ unpack(crew *me, job *from)
                     : zp__value_copy(&me->item, bytes, length);
 }
 
+static void
+forget(known *map)
+{
+    map->gone = true;
+    if (map->runs)
+        return;
+    zp__list_remove(&map->node);
+    zp_value_free(map->common);
+    free(map);
+}
+
 static int
-run_function(crew *me, const known *map)
+run_function(crew *me, known *map)
 {
     int rc;
 
@@ -214,9 +227,11 @@ run_function(crew *me, const known *map)
                        "the function is not in this worker: it was loaded "
                        "after the worker was forked");
     zp__child_anew(me->ctx);
-    me->busy = true;
+    me->busy = map->runs = true;
     rc = map->fn(me->ctx, me->item, map->common);
-    me->busy = false;
+    me->busy = map->runs = false;
+    if (map->gone)
+        forget(map);
     return rc;
 }
 
@@ -345,14 +360,6 @@ on_map(crew *me, const zp__order *order, zp__message *body)
     zp__list_init(&new->node);
     zp__list_append(&me->maps, &new->node);
     return rc;
-}
-
-static void
-forget(known *map)
-{
-    zp__list_remove(&map->node);
-    zp_value_free(map->common);
-    free(map);
 }
 
 static int
