@@ -47,7 +47,7 @@ struct zp_ctx {
     void *worker;            /* of reactors; NULL: it is none of a swarm */
     void (*worker_free)(zp_ctx *ctx);
     void (*swarms_free)(zp_ctx *ctx);
-    void (*swarms_leave)(zp_ctx *ctx);  /* all that was added is yet done */
+    void (*swarms_leave)(zp_ctx *ctx);  /* ... when all is done: waits */
     void (*swarms_unheld)(zp_ctx *ctx); /* callbacks are not held back now */
     struct zp__guard *guard; /* the watch over the server; NULL: none */
     struct zp__wait *waits;  /* nested runs on the stack, innermost first */

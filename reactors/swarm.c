@@ -40,13 +40,68 @@ crews_free(zp_ctx *ctx)
     free(crews);
 }
 
+/* Is there something added that can be done, and is not? */
+static bool
+has_work(const zp_swarm *swarm)
+{
+    ZP__EACH(at, next, &swarm->maps)
+    {
+        const zp_mapping *map = ZP__OF(at, zp_mapping, node);
+
+        if (!map->ended && (map->queued || map->out))
+            return true;
+    }
+    return false;
+}
+
+/* Is there anything left of it to be waited for? */
+static bool
+is_quiet(const zp_swarm *swarm)
+{
+    return !swarm->n_seats && !has_work(swarm);
+}
+
+static zp_swarm *
+first_busy(const zp_ctx *ctx)
+{
+    ZP__EACH(at, next, &ctx->crews->swarms)
+    if (!is_quiet(ZP__OF(at, zp_swarm, node)))
+        return ZP__OF(at, zp_swarm, node);
+    return NULL;
+}
+
+/* Until its workers have ended. When *RET_GONE its context is gone, too; else
+ * it may have been given back. */
+static int
+wait_for_quiet(zp_swarm *swarm, bool *ret_gone)
+{
+    int rc;
+
+    swarm->quiet = is_quiet(swarm);
+    swarm->pins++;
+    rc = zp__ctx_wait(swarm->ctx, &swarm->quiet, -1, ret_gone);
+    if (!*ret_gone)
+        swarm->pins--;
+    return rc;
+}
+
+/* Callbacks run meanwhile, and may make more swarms; a negative value of theirs
+ * ends this. */
 static void
 swarms_leave(zp_ctx *ctx)
 {
-    if (!ctx->crews)
-        return;
-    ZP__EACH(at, next, &ctx->crews->swarms)
-    zp__swarm_leave(ZP__OF(at, zp_swarm, node), false);
+    zp_swarm *swarm;
+    bool gone;
+    int rc = 0;
+
+    while (ctx->crews && rc == 0 && (swarm = first_busy(ctx))) {
+        ZP__EACH(at, next, &ctx->crews->swarms)
+        zp__swarm_leave(ZP__OF(at, zp_swarm, node), false);
+        rc = wait_for_quiet(swarm, &gone);
+        if (gone)
+            return;
+        zp__swarm_let_go(swarm);
+    }
 }
 
 static void
@@ -301,12 +356,6 @@ zp__swarm_destroy(zp_swarm *swarm)
     close_parts(swarm);
 }
 
-static bool
-has_workers(const zp_swarm *swarm)
-{
-    return swarm->n_seats > 0;
-}
-
 /* Press those that should have ended; is there anybody left to be pressed? */
 static bool
 press_leaving(zp_swarm *swarm)
@@ -327,20 +376,6 @@ press_leaving(zp_swarm *swarm)
             now + (worker->proc->grace < 0 ? 1e9 : worker->proc->grace);
     }
     return any;
-}
-
-/* All that was added is done, or can be no more? */
-static bool
-has_work(const zp_swarm *swarm)
-{
-    ZP__EACH(at, next, &swarm->maps)
-    {
-        const zp_mapping *map = ZP__OF(at, zp_mapping, node);
-
-        if (!map->ended && (map->queued || map->out))
-            return true;
-    }
-    return false;
 }
 
 /* A swarm that is to leave when its work is done, and it is done. */
@@ -374,7 +409,7 @@ zp__swarm_settle(zp_swarm *swarm)
     }
     leave_if_done(swarm);
     more |= swarm->waiting || swarm->spawn_at > zp__now();
-    swarm->quiet = !has_workers(swarm);
+    swarm->quiet = is_quiet(swarm);
     if (more && !swarm->ticking) {
         swarm->ticking = true;
         zp__timer_set(swarm->timer, TICK);
@@ -386,7 +421,7 @@ void
 zp__swarm_let_go(zp_swarm *swarm)
 {
     if (swarm->given_up && !swarm->pumping && !swarm->pins &&
-        zp__list_empty(&swarm->maps) && !has_workers(swarm))
+        zp__list_empty(&swarm->maps) && !swarm->n_seats)
         zp__swarm_destroy(swarm);
 }
 
@@ -501,13 +536,10 @@ zp_swarm_stop(zp_swarm *swarm, int force)
     if (rc < 0)
         return zp__ctx_done(swarm ? swarm->ctx : NULL, rc);
     ctx = swarm->ctx;
-    swarm->quiet = !has_workers(swarm);
     zp__swarm_leave(swarm, force != 0);
-    swarm->pins++;
-    rc = zp__ctx_wait(ctx, &swarm->quiet, -1, &gone);
+    rc = wait_for_quiet(swarm, &gone);
     if (gone)
         return rc;
-    swarm->pins--;
     rc = zp__ctx_done(ctx, rc);
     zp__swarm_let_go(swarm);
     return rc;

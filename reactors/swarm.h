@@ -117,7 +117,7 @@ struct zp_swarm {
     bool pumping;  /* zp__swarm_pump() is on the stack */
     bool ticking;  /* the timer runs */
     bool waiting;  /* somebody idles while another one has items in hand */
-    bool quiet;    /* the workers have ended */
+    bool quiet;    /* the workers have ended, and nothing is to be done */
     unsigned pins; /* functions on the stack that look at it */
 };
 
