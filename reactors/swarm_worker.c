@@ -571,6 +571,8 @@ zp__worker_leave(zp__worker *worker)
     zp__worker_last(worker);
 }
 
+/* Not before its last report was read: its end might be told sooner than what
+ * it has sent, and what it has done would be done again. */
 void
 zp__worker_last(zp__worker *worker)
 {
@@ -579,6 +581,6 @@ zp__worker_last(zp__worker *worker)
     worker->leaving = worker->proc->stopping = true;
     if (worker->proc->stage == ZP__PROC_WAITING)
         zp__proc_give_up(worker->proc, -ECANCELED, "no longer needed");
-    else if (worker->up && !worker->told)
+    else if (worker->up && !worker->told && worker->n_tasks == 0)
         worker->told = send_order(worker, &order, NULL, 0, NULL, NULL) == 0;
 }

@@ -304,6 +304,25 @@ test_workers_are_spawned_as_told(void **state)
 }
 
 /* In a forked child the handle belongs to another process. */
+/* A process that has done its item ends: what it has sent is read nevertheless,
+ * and no item is thought to be lost. */
+static void
+test_processes_end_with_their_items(void **state)
+{
+    zp_ctx *ctx = new_ctx(NULL);
+    numbers from = {.end = zp_test_valgrind() ? 20 : 300};
+    zp_mapping *map = NULL;
+
+    (void)state;
+    assert_ok(zp_spawn_map(ctx, &map, MAP(.flags = ZP_ONCE), square,
+                           give_numbers, &from));
+    expect_squares(map, 0, from.end, 0);
+    assert_int_equal(progress_of(map).again, 0);
+    zp_map_free(map);
+    expect_processes(ctx, 0);
+    zp_ctx_free(ctx);
+}
+
 static int
 uses_after_fork(void *user)
 {
@@ -347,6 +366,7 @@ main(void)
         ZP_TEST(test_a_million_items),
         ZP_TEST(test_chunks_of_any_size),
         ZP_TEST(test_workers_are_spawned_as_told),
+        ZP_TEST(test_processes_end_with_their_items),
         ZP_TEST(test_after_a_fork),
     };
 
