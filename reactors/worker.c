@@ -140,8 +140,10 @@ put_answer(crew *me, const zp__answer *answer, const void *value,
     if (answer->value)
         memcpy(at, value, answer->value);
     at += answer->value;
-    memcpy(at, error, answer->error);
-    memcpy(at + answer->error, origin, answer->origin);
+    if (answer->error)
+        memcpy(at, error, answer->error);
+    if (answer->origin)
+        memcpy(at + answer->error, origin, answer->origin);
     me->out_size +=
         sizeof *answer + answer->value + answer->error + answer->origin;
     me->out_n++;
@@ -159,13 +161,13 @@ keep_answer(crew *me, int code)
     size_t size = 0;
     int rc;
 
-    if (code < 0)
+    if (code < 0) {
         zp__child_failure(me->ctx, code, &error, &origin);
-    else if (value)
+        answer.error = (uint16_t)strlen(error);
+        answer.origin = (uint16_t)strlen(origin);
+    } else if (value)
         image = zp_value_image(value, &size);
     answer.value = (uint32_t)size;
-    answer.error = (uint16_t)strlen(error);
-    answer.origin = (uint16_t)strlen(origin);
     rc = put_answer(me, &answer, image, error, origin);
     if (size <= 4096)
         zp__child_spare(me->ctx, value);
