@@ -70,6 +70,22 @@ write_head(zp__share *share, bool ended, int code, const char *why)
                        ZP__SHARE_HEAD, &share->n, &over, &what, &why);
 }
 
+static void
+delete_head(zp__share *share)
+{
+    char key[ZP__SHARE_KEY];
+
+    zp__share_key(key, share->id, "head", 0);
+    (void)zp_delete(share->state, key);
+}
+
+/* Is RC an error that may be gone when it is tried again? */
+static bool
+is_passing(int rc)
+{
+    return rc == -ENOSPC || rc == -ETIMEDOUT || rc == -ENOMEM;
+}
+
 static uint64_t
 new_id(void)
 {
@@ -105,9 +121,10 @@ zp__share_free(zp_mapping *map)
 
     if (!share)
         return;
-    if (share->state && !map->told)
-        (void)write_head(share, true, map->code ? map->code : -ECANCELED,
-                         map->code ? map->why : "the map was given back");
+    if (share->state && !map->told &&
+        write_head(share, true, map->code ? map->code : -ECANCELED,
+                   map->code ? map->why : "the map was given back") < 0)
+        delete_head(share); /* needs less: readers are not to wait for more */
     zp_state_free(share->state);
     free(share->out);
     free(share);
@@ -166,7 +183,7 @@ write_out(zp_mapping *map, size_t at_most)
         rc = write_segment(share);
         if (rc == -EMSGSIZE && share->segment > SEGMENT_MIN)
             share->segment /= 2;
-        else if (rc == -ENOSPC || rc == -ETIMEDOUT)
+        else if (is_passing(rc))
             return 0;
         else if (rc < 0)
             return rc;
@@ -255,7 +272,7 @@ zp__share_pump(zp_mapping *map)
     if (!map->ended || zp__map_has_result(map))
         return true;
     rc = write_head(map->share, true, map->code, map->why);
-    map->told = rc != -ENOSPC && rc != -ETIMEDOUT;
+    map->told = !is_passing(rc);
     map->settled |= map->told;
     return map->told;
 }
