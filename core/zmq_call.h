@@ -90,13 +90,13 @@ zp__zmq_recv(void *socket, void *buffer, size_t size)
 
 /* The same with messages: MESSAGE is libzmq's when it could be sent. */
 static inline int
-zp__zmq_send_message(void *socket, zmq_msg_t *message)
+zp__zmq_send_message(void *socket, zmq_msg_t *message, int flags)
 {
     int rc;
 
     ZP__ZMQ_RELEASE();
     do
-        rc = zmq_msg_send(message, socket, ZMQ_DONTWAIT);
+        rc = zmq_msg_send(message, socket, flags | ZMQ_DONTWAIT);
     while (rc < 0 && errno == EINTR);
     return rc < 0 ? zp__zmq_error() : 0;
 }

@@ -88,13 +88,14 @@ zp__answers_check(const void *body, size_t size, uint32_t n)
     const unsigned char *at = body;
     zp__answer answer;
     int64_t failed = 0;
-    size_t rest;
+    uint64_t rest;
 
     for (; n; n--, size -= rest, at += rest) {
         if (size < sizeof answer)
             return -1;
         memcpy(&answer, at, sizeof answer);
-        rest = sizeof answer + answer.value + answer.error + answer.origin;
+        rest = sizeof answer + (uint64_t)answer.value + answer.error +
+               answer.origin;
         if (rest > size)
             return -1;
         if (answer.value &&
@@ -181,45 +182,50 @@ zp__wire_connect(void *zmq, const char *address, const zp__name *name)
 /* ------------------------------------------------------- sending, reading --
  */
 
+/* BODY as a message: -ENOMEM. FREE is called when it is no longer needed. */
 static int
-send_body(void *socket, const void *body, size_t size,
+make_body(zmq_msg_t *ret, const void *body, size_t size,
           zp__message_free_fn *free_fn, void *hint)
 {
-    zmq_msg_t message;
     int rc;
 
-    if (!free_fn || size <= COPY_MAX) {
-        rc = zp__zmq_send(socket, body, size, 0);
-        if (free_fn)
+    if (free_fn && size > COPY_MAX) {
+        rc = zmq_msg_init_data(ret, (void *)(uintptr_t)body, size, free_fn,
+                               hint);
+        if (rc < 0)
             free_fn(NULL, hint);
-        return rc;
+        return rc < 0 ? -ENOMEM : 0;
     }
-    if (zmq_msg_init_data(&message, (void *)(uintptr_t)body, size, free_fn,
-                          hint) < 0) {
+    rc = zmq_msg_init_size(ret, size);
+    if (rc == 0 && size)
+        memcpy(zmq_msg_data(ret), body, size);
+    if (free_fn)
         free_fn(NULL, hint);
-        return -ENOMEM;
-    }
-    rc = zp__zmq_send_message(socket, &message);
-    if (rc < 0)
-        zmq_msg_close(&message);
-    return rc;
+    return rc < 0 ? -ENOMEM : 0;
 }
 
+/* All that needs memory is made before anything is sent: of a message that was
+ * begun the rest must follow. */
 int
 zp__wire_send(void *socket, const zp__name *name, const void *head,
               size_t head_size, const void *body, size_t size,
-              zp__message_free_fn *free_fn, void *hint)
+              zp__message_free_fn *free, void *hint)
 {
-    int rc = 0;
+    zmq_msg_t first, last;
+    int rc = make_body(&last, body, size, free, hint);
 
+    if (rc == 0 && (rc = make_body(&first, head, head_size, NULL, NULL)) < 0)
+        zmq_msg_close(&last);
+    if (rc < 0)
+        return rc;
     if (name)
         rc = zp__zmq_send(socket, name, sizeof *name, ZMQ_SNDMORE);
     if (rc == 0)
-        rc = zp__zmq_send(socket, head, head_size, ZMQ_SNDMORE);
+        rc = zp__zmq_send_message(socket, &first, ZMQ_SNDMORE);
     if (rc == 0)
-        return send_body(socket, body, size, free_fn, hint);
-    if (free_fn)
-        free_fn(NULL, hint);
+        rc = zp__zmq_send_message(socket, &last, 0);
+    zmq_msg_close(&first); /* empty, if it was sent */
+    zmq_msg_close(&last);
     return rc;
 }
 
