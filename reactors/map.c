@@ -654,16 +654,7 @@ count_running(const zp_mapping *map)
     uint64_t n = 0;
 
     for (uint32_t i = 0; i < swarm->n_seats; i++)
-        for (unsigned cell = 0; swarm->workers[i] && cell < ZP__CELLS; cell++) {
-            const zp__worker *worker = swarm->workers[i];
-            const zp__task *task = worker->tasks[cell];
-
-            if (task && task->range->map == map &&
-                zp__cell_claimed(&worker->seat->cell[cell]) > task->got) {
-                n++;
-                break;
-            }
-        }
+        n += swarm->workers[i] && zp__worker_runs(swarm->workers[i], map);
     return n;
 }
 

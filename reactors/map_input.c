@@ -80,7 +80,6 @@ zp__range_free(zp__range *range)
     range->map->held -= range->to - range->from;
     zp__list_remove(&range->node);
     zp__blob_drop(range->blob);
-    free(range->last);
     free(range);
 }
 

@@ -408,7 +408,7 @@ zp__swarm_settle(zp_swarm *swarm)
         zp__map_let_go(map);
     }
     leave_if_done(swarm);
-    more |= swarm->waiting || swarm->spawn_at > zp__now();
+    more |= swarm->waiting || swarm->spawn_at > 0;
     swarm->quiet = is_quiet(swarm);
     if (more && !swarm->ticking) {
         swarm->ticking = true;

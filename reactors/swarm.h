@@ -58,7 +58,6 @@ typedef struct zp__range {
     uint64_t index; /* of its first item */
     uint32_t n;
     uint32_t deaths; /* of workers that ran its first item */
-    char *last;      /* how the last of them ended, from malloc(); NULL */
 } zp__range;
 
 typedef struct zp__task {
@@ -75,6 +74,7 @@ typedef struct zp__worker {
     uint32_t number; /* of the seat */
     uint32_t life;   /* counts attempts: the one that was started last */
     bool up;         /* it has greeted */
+    bool lost;       /* it is not there any more: its end will be told */
     bool leaving;    /* gets nothing more */
     bool told;       /* to leave */
     bool single;     /* leaves after one item */
@@ -97,7 +97,6 @@ struct zp_swarm {
     zp__owned *owned;
     zp__handle *readable, *kick, *timer;
     zp__seat *seats; /* shared with the workers */
-    zp__owned *seats_owned;
     zp__worker *workers[ZP__WORKERS_MAX];
     uint32_t n_seats; /* of workers[], so far in use */
     size_t count;     /* workers that there are to be */
@@ -106,7 +105,7 @@ struct zp_swarm {
     uint32_t lives;  /* of all workers so far: each has a number of its own */
     unsigned deaths; /* in a row, without any result in between */
     unsigned spawn_failures; /* likewise, of forks */
-    double spawn_at;         /* not before */
+    double spawn_at;         /* not before; 0: now */
     int code;                /* stopped, or failed: no more maps; else 0 */
     char error[ZP__ERROR_MAX];
     bool per_item; /* zp_spawn_map() */
@@ -326,6 +325,10 @@ int zp__worker_give(zp__worker *worker, zp__range *range, double load);
 
 /* Who it is on the wire. */
 zp__name zp__worker_name(const zp__worker *worker);
+
+/* How many items of the task in CELL it has begun: no less than it has told of,
+ * and no more than there are, whatever the cell says. */
+uint32_t zp__worker_claimed(const zp__worker *worker, unsigned cell);
 
 /* Has it begun an item of MAP, and not told of it? */
 bool zp__worker_runs(const zp__worker *worker, const zp_mapping *map);

@@ -94,12 +94,12 @@ dismiss(zp_swarm *swarm, size_t n)
 }
 
 static void
-spawn_failed(zp_swarm *swarm, int rc, size_t staying)
+spawn_failed(zp_swarm *swarm, int rc, size_t others)
 {
     char text[ZP__ERROR_MAX];
 
     swarm->spawn_at = zp__now() + SPAWN_AGAIN;
-    if (staying || ++swarm->spawn_failures < SPAWN_TRIES)
+    if (others || ++swarm->spawn_failures < SPAWN_TRIES)
         return;
     snprintf(text, sizeof text, "%s", zp__fail_text());
     zp__swarm_fail(swarm, rc, text);
@@ -123,10 +123,11 @@ keep_up(zp_swarm *swarm)
             zp__worker_last(swarm->workers[i]);
     if (zp__now() < swarm->spawn_at)
         return;
+    swarm->spawn_at = 0;
     for (; staying < want; staying++) {
         rc = zp__worker_new(swarm, NULL);
         if (rc < 0) {
-            spawn_failed(swarm, rc, staying);
+            spawn_failed(swarm, rc, staying + leaving);
             return;
         }
         swarm->spawn_failures = 0;
@@ -138,7 +139,7 @@ keep_up(zp_swarm *swarm)
 static bool
 has_room(const zp__worker *worker)
 {
-    return worker && worker->up && !worker->leaving &&
+    return worker && worker->up && !worker->lost && !worker->leaving &&
            worker->n_tasks < ZP__CELLS &&
            (worker->n_tasks < 2 || worker->load < AHEAD);
 }
@@ -213,8 +214,8 @@ next_turn(zp_swarm *swarm, zp_mapping *map)
     zp__list_append(&swarm->maps, &map->node);
 }
 
-/* Give WORKER a task of MAP: 1; 0: it has none; -ECANCELED: a source has freed
- * the context. */
+/* Give WORKER a task of MAP: 1, or it turned out to be dead; 0: there is none
+ * to be given; -ECANCELED: a source has freed the context. */
 static int
 give_of(zp_mapping *map, zp__worker *worker)
 {
@@ -222,19 +223,24 @@ give_of(zp_mapping *map, zp__worker *worker)
     zp_swarm *swarm = map->swarm;
     zp__range *range;
     double load;
+    int rc;
 
     if (!zp__map_fill(map, n))
         return -ECANCELED;
     if (map->ended || !may_give(map))
         return 0;
     range = zp__map_take(map, n, ZP__TASK_BYTES);
-    if (!range)
+    if (!range) {
+        swarm->waiting |= map->queued > 0; /* no memory: later */
         return 0;
+    }
     load = map->per_item > 0 ? map->per_item * range->n : UNKNOWN;
-    if (zp__worker_give(worker, range, load) < 0) {
+    rc = zp__worker_give(worker, range, load);
+    if (rc < 0) {
         zp__map_requeue(map, range);
-        worker->up = false; /* it is no more; its end will be told */
-        return 0;
+        worker->lost = rc == -EHOSTUNREACH; /* its end will be told */
+        swarm->waiting |= !worker->lost;    /* no memory: later */
+        return worker->lost;
     }
     if (worker->single)
         zp__worker_last(worker);
@@ -261,10 +267,7 @@ give(zp_swarm *swarm, zp__worker *worker)
 static uint32_t
 unclaimed(const zp__worker *worker, unsigned cell)
 {
-    const zp__task *task = worker->tasks[cell];
-    uint32_t claimed = zp__cell_claimed(&worker->seat->cell[cell]);
-
-    return task->range->n > claimed ? task->range->n - claimed : 0;
+    return worker->tasks[cell]->range->n - zp__worker_claimed(worker, cell);
 }
 
 /* How long the items of the task in CELL that are not begun have to wait: for

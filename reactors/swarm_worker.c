@@ -29,7 +29,8 @@
 #define RETRY_DELAY 0.005 /* seconds until a dead one is started again, ... */
 #define RETRY_MAX 0.5 /* ... growing up to this, as long as each lives ... */
 #define RETRY_STABLE 0.02 /* ... less than this */
-#define STILLBORN_MAX 16  /* deaths of workers that had begun nothing */
+#define STILLBORN_MAX 16  /* deaths of workers that had begun nothing, ... */
+                          /* ... beside one of each that there is to be */
 
 static void on_attempt(zp_proc *proc, void *user);
 
@@ -236,6 +237,17 @@ zp__worker_give(zp__worker *worker, zp__range *range, double load)
     return 0;
 }
 
+uint32_t
+zp__worker_claimed(const zp__worker *worker, unsigned cell)
+{
+    const zp__task *task = worker->tasks[cell];
+    uint32_t claimed = zp__cell_claimed(&worker->seat->cell[cell]);
+
+    if (claimed > task->range->n)
+        return task->range->n;
+    return claimed > task->got ? claimed : task->got;
+}
+
 /* The task in CELL is over, or somebody else's. */
 static zp__range *
 drop_task(zp__worker *worker, unsigned cell)
@@ -261,7 +273,9 @@ zp__worker_take_back(zp__worker *worker, unsigned cell, uint32_t keep)
     double each;
     zp__range *rest;
 
-    if (limit == task->range->n)
+    if (limit < task->got) /* somebody has written to it */
+        limit = task->got;
+    if (limit >= task->range->n)
         return NULL;
     each = task->load / (task->range->n - task->got);
     rest = zp__range_split(task->range, limit);
@@ -476,7 +490,7 @@ begun_last(const zp__worker *worker)
     for (unsigned cell = 0; cell < ZP__CELLS; cell++) {
         const zp__task *task = worker->tasks[cell];
 
-        if (task && zp__cell_claimed(&worker->seat->cell[cell]) > 0 &&
+        if (task && zp__worker_claimed(worker, cell) > 0 &&
             (!last || task->id > last->id))
             last = task;
     }
@@ -494,8 +508,7 @@ bury_tasks(zp__worker *worker, const char *how)
 
         if (!task)
             continue;
-        uint32_t got = task->got,
-                 claimed = zp__cell_claimed(&worker->seat->cell[cell]);
+        uint32_t got = task->got, claimed = zp__worker_claimed(worker, cell);
         bool running = task == last;
         begun |= bury_task(drop_task(worker, cell), got, claimed, running, how);
     }
@@ -509,13 +522,14 @@ on_attempt(zp_proc *proc, void *user)
     zp__worker *worker = user;
     zp_swarm *swarm = worker->swarm;
     char how[ZP__RECORD_TEXT + 192];
-    bool was_up = worker->up;
+    bool counts = !worker->up && !worker->leaving;
 
     epitaph(proc, how, sizeof how);
     zp__swarm_read(swarm);
-    worker->up = worker->told = false;
-    if (!bury_tasks(worker, how) && !was_up && !worker->leaving &&
-        ++swarm->deaths >= STILLBORN_MAX)
+    worker->up = worker->told = worker->lost = false;
+    counts |= worker->n_tasks > 0;
+    if (!bury_tasks(worker, how) && counts &&
+        ++swarm->deaths >= STILLBORN_MAX + swarm->count)
         zp__swarm_fail(swarm, ZP_ECRASHLOOP, how);
     worker->life = ++swarm->lives;
     zp__kick(swarm->kick);
@@ -531,7 +545,7 @@ zp__worker_runs(const zp__worker *worker, const zp_mapping *map)
         const zp__task *task = worker->tasks[cell];
 
         if (task && task->range->map == map &&
-            zp__cell_claimed(&worker->seat->cell[cell]) > task->got)
+            zp__worker_claimed(worker, cell) > task->got)
             return true;
     }
     return false;
