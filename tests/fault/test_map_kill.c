@@ -231,7 +231,7 @@ map_under_fire(unsigned flags, size_t window, int kills)
 static int
 kills_wanted(void)
 {
-    return zp_test_valgrind() ? 5 : zp_test_instrumented() ? 25 : 120;
+    return zp_test_valgrind() ? 5 : zp_test_instrumented() ? 20 : 40;
 }
 
 static void
