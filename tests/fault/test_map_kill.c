@@ -543,6 +543,98 @@ test_a_swarm_that_cannot_go_on(void **state)
     zp_ctx_free(ctx);
 }
 
+/* --------------------------------------------------------- forks that fail --
+ */
+
+/* The library's forks fail, so many of them. */
+static int failing_forks;
+pid_t __real_fork(void);
+pid_t __wrap_fork(void);
+
+pid_t
+__wrap_fork(void)
+{
+    if (failing_forks <= 0)
+        return __real_fork();
+    failing_forks--;
+    errno = EAGAIN;
+    return -1;
+}
+
+static int
+dies_once(zp_ctx *ctx, const zp_value *item, const zp_value *common)
+{
+    int64_t times;
+
+    if (int_of(item) == 20 &&
+        zp_increase(zp_ctx_state(ctx), "begun", &times, 1) == 0 && times == 1)
+        raise(SIGKILL);
+    return square(ctx, item, common);
+}
+
+/* A worker dies and cannot be replaced for a while: the other one does it all,
+ * and when there can be new ones there are. */
+static void
+test_forks_that_fail(void **state)
+{
+    zp_ctx *ctx = new_ctx(NULL);
+    int64_t n = zp_test_valgrind() ? 300 : 3000;
+    numbers from = {.end = n, .each = 3};
+    zp_swarm *swarm = new_swarm(ctx, 2), *other = NULL;
+    zp_mapping *map = NULL;
+
+    (void)state;
+    assert_ok(zp_set_int(zp_ctx_state(ctx), "begun", 0));
+    failing_forks = INT_MAX;
+    assert_returns(zp_swarm_resize(swarm, 5), -EAGAIN);
+    assert_in_range(zp_swarm_count(swarm), 2, 5);
+    assert_returns(zp_swarm_new(ctx, &other, SWARM(.count = 2)), -EAGAIN);
+    assert_null(other);
+    assert_returns(zp_map(ctx, &map, NULL, square, give_numbers, &from),
+                   -EAGAIN);
+    assert_null(map);
+    assert_int_equal(count_processes(ctx), 2);
+    map = swarm_numbers(swarm, NULL, dies_once, &from);
+    for (int64_t i = 0; i < n / 2; i++)
+        assert_int_equal(int_of(next_of(map).value), i * i);
+    failing_forks = 0;
+    expect_squares(map, n / 2, n, 0);
+    assert_int_equal(progress_of(map).again > 0, 1);
+    assert_ok(zp_swarm_resize(swarm, 3));
+    expect_processes(ctx, 3);
+    zp_map_free(map);
+    zp_swarm_free(swarm);
+    expect_processes(ctx, 0);
+    zp_ctx_free(ctx);
+}
+
+/* With a process for each item nothing can be done but try again; and in the
+ * end to say so. */
+static void
+test_forks_that_fail_for_each_item(void **state)
+{
+    zp_ctx *ctx = new_ctx(NULL);
+    numbers from = {.end = 20};
+    zp_mapping *map = NULL;
+
+    (void)state;
+    failing_forks = 3;
+    assert_ok(
+        zp_spawn_map(ctx, &map, MAP(.count = 4), square, give_numbers, &from));
+    expect_squares(map, 0, 20, 0);
+    assert_int_equal(failing_forks, 0);
+    zp_map_free(map);
+    failing_forks = INT_MAX;
+    from.next = 0;
+    assert_ok(
+        zp_spawn_map(ctx, &map, MAP(.count = 4), square, give_numbers, &from));
+    assert_returns(zp_map_next(map, NULL, SECONDS), -EAGAIN);
+    failing_forks = 0;
+    zp_map_free(map);
+    expect_processes(ctx, 0);
+    zp_ctx_free(ctx);
+}
+
 /* ----------------------------------------------------------------- callers --
  */
 
@@ -658,6 +750,8 @@ main(void)
         ZP_TEST(test_workers_that_die_at_birth),
         ZP_TEST(test_some_workers_die_at_birth),
         ZP_TEST(test_a_swarm_that_cannot_go_on),
+        ZP_TEST(test_forks_that_fail),
+        ZP_TEST(test_forks_that_fail_for_each_item),
         ZP_TEST_WITH(test_a_caller_that_dies, open_up, close_up),
         ZP_TEST_WITH(test_a_child_that_dies_with_its_maps, open_up, close_up),
     };
