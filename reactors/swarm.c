@@ -20,7 +20,8 @@
 
 #include "reactors/swarm.h"
 
-#define TICK 0.05 /* seconds between looks at what is to end */
+#define TICK 0.05    /* seconds between looks at what is to end */
+#define BIRTH_MAX 10 /* seconds until a worker that is not up is ended */
 #define SEATS_SIZE (ZP__WORKERS_MAX * sizeof(zp__seat))
 
 /* --------------------------------------------------------------- hooks -- */
@@ -378,6 +379,28 @@ press_leaving(zp_swarm *swarm)
     return any;
 }
 
+/* End those that do not come up: a lock that another thread held at the fork
+ * may hold them for ever. Is there anybody to be looked at again? */
+static bool
+press_unborn(zp_swarm *swarm)
+{
+    double now = zp__now();
+    bool any = false;
+
+    for (uint32_t i = 0; i < swarm->n_seats; i++) {
+        zp__worker *worker = swarm->workers[i];
+
+        if (!worker || worker->up)
+            continue;
+        any = true;
+        if (!zp_proc_pid(worker->proc) || now - worker->unborn < BIRTH_MAX)
+            continue;
+        zp__worker_signal(worker, SIGKILL);
+        worker->unborn = now;
+    }
+    return any;
+}
+
 /* A swarm that is to leave when its work is done, and it is done. */
 static void
 leave_if_done(zp_swarm *swarm)
@@ -398,6 +421,7 @@ zp__swarm_settle(zp_swarm *swarm)
 {
     bool more = press_leaving(swarm);
 
+    more |= press_unborn(swarm);
     ZP__EACH(at, next, &swarm->maps)
     {
         zp_mapping *map = ZP__OF(at, zp_mapping, node);

@@ -78,6 +78,7 @@ typedef struct zp__worker {
     bool leaving;    /* gets nothing more */
     bool told;       /* to leave */
     bool single;     /* leaves after one item */
+    double unborn;   /* since when it is awaited, as long as it is not up */
     double end_at;   /* leaving: then it gets a TERM, and then a KILL; 0 */
     int signals;     /* of these, so far */
     unsigned n_tasks;

@@ -88,6 +88,7 @@ zp__worker_new(zp_swarm *swarm, zp__worker **ret)
         worker->number = number;
         worker->seat = &swarm->seats[number];
         worker->life = ++swarm->lives;
+        worker->unborn = zp__now();
         worker->single = swarm->per_item;
         rc = spawn(worker);
     }
@@ -532,6 +533,7 @@ on_attempt(zp_proc *proc, void *user)
         ++swarm->deaths >= STILLBORN_MAX + swarm->count)
         zp__swarm_fail(swarm, ZP_ECRASHLOOP, how);
     worker->life = ++swarm->lives;
+    worker->unborn = zp__now();
     zp__kick(swarm->kick);
 }
 

@@ -439,12 +439,18 @@ test_once(void **state)
 /* -------------------------------------------------------------- stillborn --
  */
 
-/* So many of those who are forked next die before they do anything. */
+/* So many of those who are forked next die before they do anything; or, with a
+ * negative number, one does nothing, as if it waited for a lock. */
 static atomic_int *stillborn;
 
 static void
 at_birth(void)
 {
+    if (stillborn && atomic_load(stillborn) < 0) {
+        atomic_store(stillborn, 0);
+        for (;;)
+            pause();
+    }
     if (stillborn && atomic_load(stillborn) > 0) {
         atomic_fetch_sub(stillborn, 1);
         _exit(9);
@@ -502,6 +508,23 @@ test_some_workers_die_at_birth(void **state)
     set_stillborn(8);
     map = map_numbers(ctx, MAP(.count = 2), square, &from);
     expect_squares(map, 0, 100, 0);
+    assert_int_equal(atomic_load(stillborn), 0);
+    zp_map_free(map);
+    expect_processes(ctx, 0);
+    zp_ctx_free(ctx);
+}
+
+static void
+test_a_worker_that_never_comes_up(void **state)
+{
+    zp_ctx *ctx = new_ctx(NULL);
+    numbers from = {.end = 100};
+    zp_mapping *map;
+
+    (void)state;
+    set_stillborn(-1);
+    map = map_numbers(ctx, MAP(.count = 1), square, &from);
+    expect_squares(map, 0, 100, 0); /* after some seconds, by another one */
     assert_int_equal(atomic_load(stillborn), 0);
     zp_map_free(map);
     expect_processes(ctx, 0);
@@ -749,6 +772,7 @@ main(void)
         ZP_TEST(test_once),
         ZP_TEST(test_workers_that_die_at_birth),
         ZP_TEST(test_some_workers_die_at_birth),
+        ZP_TEST(test_a_worker_that_never_comes_up),
         ZP_TEST(test_a_swarm_that_cannot_go_on),
         ZP_TEST(test_forks_that_fail),
         ZP_TEST(test_forks_that_fail_for_each_item),
