@@ -50,6 +50,7 @@ typedef struct crew {
     zp_value *item;
     bool busy;    /* an item's function is on the stack */
     bool leaving; /* when the jobs are done */
+    int broken;   /* an order was lost: end with this; 0: none */
     bool left;
     unsigned char *out; /* results that were not sent */
     size_t out_size, out_room;
@@ -307,10 +308,10 @@ work(crew *me)
     double until = zp__now() + SLICE;
     int rc = 0;
 
-    while (rc == 0 && !zp__list_empty(&me->jobs))
+    while (rc == 0 && !me->broken && !zp__list_empty(&me->jobs))
         rc = run_job(me, ZP__OF(me->jobs.next, job, node), until);
-    if (rc < 0)
-        zp__loop_stop(me->ctx->loop, rc);
+    if (rc < 0 || me->broken)
+        zp__loop_stop(me->ctx->loop, rc < 0 ? rc : me->broken);
     else if (rc == 1)
         zp__kick(me->kick);
     else if (me->leaving)
@@ -418,9 +419,9 @@ on_readable(void *user)
         rc = on_order(me, &order, &body);
         zp__message_free(&body);
     }
-    if (rc < 0)
-        zp__loop_stop(me->ctx->loop, rc);
-    else if (!me->busy)
+    if (rc < 0 && !me->broken)
+        me->broken = rc;
+    if (!me->busy)
         work(me);
 }
 

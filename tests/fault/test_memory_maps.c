@@ -108,6 +108,15 @@ read_all(zp_mapping *map, unsigned flags)
     return rc;
 }
 
+/* Looks at the loop, where orders may wait. */
+static int
+look_and_square(zp_ctx *worker, const zp_value *item, const zp_value *common)
+{
+    int rc = zp_ctx_dispatch(worker);
+
+    return rc < 0 ? rc : square(worker, item, common);
+}
+
 static int
 run_map(zp_swarm *swarm, bool per_item, const zp_map_options *options)
 {
@@ -116,10 +125,11 @@ run_map(zp_swarm *swarm, bool per_item, const zp_map_options *options)
     int rc;
 
     if (swarm)
-        rc = zp_swarm_map(swarm, &map, options, square, give_numbers, &from);
+        rc = zp_swarm_map(swarm, &map, options, look_and_square, give_numbers,
+                          &from);
     else
-        rc = (per_item ? zp_spawn_map : zp_map)(ctx, &map, options, square,
-                                                give_numbers, &from);
+        rc = (per_item ? zp_spawn_map : zp_map)(
+            ctx, &map, options, look_and_square, give_numbers, &from);
     if (rc < 0)
         return rc;
     rc = read_all(map, options->flags);
