@@ -457,7 +457,7 @@ keeps_common(zp_ctx *ctx, const zp_value *item, const zp_value *common)
     atomic_store(shared,
                  size == after && memcmp(copy, image, size) == 0 ? 2 : 3);
     free(copy);
-    return 0;
+    _exit(0); /* nobody tells it to leave */
 }
 
 static bool
