@@ -226,6 +226,7 @@ finish(zp_ctx *ctx, struct zp__child *child, int code, int status)
     ctx->depth = 0; /* no callback on the stack is returned to */
     zp_value_free(child->result);
     child->result = NULL;
+    child->spare = zp_value_free(child->spare);
     zp__ctx_destroy(ctx); /* as a child's: its children's records tell */
     _exit(status);
 }
@@ -400,12 +401,22 @@ zp_return(zp_ctx *ctx, const char *format, ...)
     rc = zp__encode(&encoded, format, ap);
     va_end(ap);
     if (rc == 0) {
-        rc = zp__value_copy(&value, encoded.image, encoded.size);
+        value = ctx->child->spare;
+        ctx->child->spare = NULL;
+        rc = value ? zp__value_assign(value, encoded.image, encoded.size)
+                   : zp__value_copy(&value, encoded.image, encoded.size);
         zp__encoded_free(&encoded);
     }
     if (rc == 0)
         keep_result(ctx, value);
     return zp__ctx_done(ctx, rc);
+}
+
+void
+zp__child_spare(zp_ctx *ctx, zp_value *value)
+{
+    zp_value_free(ctx->child->spare);
+    ctx->child->spare = value;
 }
 
 int
@@ -425,6 +436,37 @@ zp_return_value(zp_ctx *ctx, const zp_value *value)
     if (rc == 0)
         keep_result(ctx, copy);
     return zp__ctx_done(ctx, rc);
+}
+
+zp_value *
+zp__child_result(zp_ctx *ctx)
+{
+    zp_value *result = ctx->child->result;
+
+    ctx->child->result = NULL;
+    return result;
+}
+
+void
+zp__child_anew(zp_ctx *ctx)
+{
+    struct zp__child *child = ctx->child;
+
+    child->page->error[0] = child->page->origin[0] = '\0';
+    child->failed = false;
+    ctx->error_code = 0;
+}
+
+void
+zp__child_failure(zp_ctx *ctx, int code, const char **ret_error,
+                  const char **ret_origin)
+{
+    struct zp__child *child = ctx->child;
+
+    tell_failure(ctx, child, code);
+    *ret_error = child->page->error;
+    *ret_origin = child->failed ? child->origin : "";
+    child->failed = false;
 }
 
 int

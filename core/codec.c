@@ -26,10 +26,25 @@
  * map and the copies of its strings and bytes, each at most twice an image. */
 #define MAP_LIMIT (4 * ZP__IMAGE_MAX)
 
+/* Is it a lone atom? */
 static bool
 is_lone(const char *format)
 {
-    return format[0] && !format[1];
+    switch (format[0]) {
+    case 'c':
+    case 'j':
+    case 'v':
+    case 'i':
+    case 'u':
+    case 'I':
+    case 'U':
+    case 'f':
+    case 's':
+    case 'B':
+        return !format[1];
+    default:
+        return false;
+    }
 }
 
 static int
@@ -194,7 +209,7 @@ zp__encode(zp__encoded *ret, const char *format, va_list ap)
 {
     if (!format)
         return null_argument("the format");
-    if (is_lone(format) && strchr("cjviuIUfsB", format[0]))
+    if (is_lone(format))
         return encode_lone(ret, format[0], va_arg(ap, const void *));
     return encode_composite(ret, format, ap);
 }
@@ -340,7 +355,7 @@ zp__decode(const void *image, size_t size, const char *format, va_list ap)
 {
     if (!format)
         return null_argument("the format");
-    if (is_lone(format) && strchr("cjviuIUfsB", format[0]))
+    if (is_lone(format))
         return decode_lone(image, size, format[0], va_arg(ap, void *));
     return decode_composite(image, size, format, ap);
 }
@@ -378,7 +393,7 @@ zp__decode_begin(zp__decoder **ret, const void *image, size_t size,
     zp__decoder *decoder = calloc(1, sizeof(*decoder));
     if (!decoder)
         return zp__fail_errno(ENOMEM, "a value");
-    if (is_lone(format) && strchr("cjviuIUfsB", format[0])) {
+    if (is_lone(format)) {
         decoder->atom = format[0];
         decoder->address = va_arg(ap, void *);
         rc = prepare_lone(decoder, image, size);

@@ -252,6 +252,10 @@ zp__ctx_child(zp_ctx **ret, const zp__place *place, const char *ns,
 static void
 free_parts(zp_ctx *ctx)
 {
+    if (ctx->worker_free)
+        ctx->worker_free(ctx);
+    if (ctx->swarms_free)
+        ctx->swarms_free(ctx);
     zp__procs_end(ctx);
     zp__ctx_unguard_server(ctx);
     if (ctx->feed_free)
@@ -267,14 +271,24 @@ free_parts(zp_ctx *ctx)
     zp__store_close(ctx->store);
 }
 
+/* false: a callback has forked, and this is the child. */
+static bool
+wait_for_children(zp_ctx *ctx)
+{
+    if (ctx->swarms_leave)
+        ctx->swarms_leave(ctx);
+    if (ctx->token == zp__token() && ctx->procs)
+        zp__procs_wait(ctx);
+    return ctx->token == zp__token();
+}
+
 void
 zp__ctx_destroy(zp_ctx *ctx)
 {
     ctx->leaving = true;
-    if ((ctx->flags & ZP_CTX_WAIT) && ctx->procs) {
+    if ((ctx->flags & ZP_CTX_WAIT) && (ctx->procs || ctx->crews)) {
         ctx->dying = false; /* callbacks go on until the children have ended */
-        zp__procs_wait(ctx);
-        if (ctx->token != zp__token()) /* a callback has forked */
+        if (!wait_for_children(ctx))
             return;
     }
     ctx->dying = true;

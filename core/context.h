@@ -43,6 +43,12 @@ struct zp_ctx {
     void (*feed_server_new)(zp_ctx *ctx); /* guarded: another server serves */
     void (*feed_closed)(zp_ctx *ctx);     /* guarded: the state was closed */
     void (*feed_waiting)(zp_ctx *ctx);    /* a nested run begins */
+    struct zp__crews *crews; /* of reactors; NULL until the first swarm */
+    void *worker;            /* of reactors; NULL: it is none of a swarm */
+    void (*worker_free)(zp_ctx *ctx);
+    void (*swarms_free)(zp_ctx *ctx);
+    void (*swarms_leave)(zp_ctx *ctx);  /* ... when all is done: waits */
+    void (*swarms_unheld)(zp_ctx *ctx); /* callbacks are not held back now */
     struct zp__guard *guard; /* the watch over the server; NULL: none */
     struct zp__wait *waits;  /* nested runs on the stack, innermost first */
     zp__handle *tick;        /* while something waits: was the state closed? */

@@ -181,6 +181,13 @@ hand_out(zp_proc **ret, zp_proc *proc)
 }
 
 int
+zp__spawn(zp_ctx *ctx, zp_proc **ret, const zp_spawn_options *options,
+          zp_proc_fn *fn, void *arg)
+{
+    return spawn(ctx, ret, 1, options, &fn, 1, arg);
+}
+
+int
 zp_spawn(zp_ctx *ctx, zp_proc **ret_proc, const zp_spawn_options *options,
          zp_proc_fn *fn, void *arg)
 {
@@ -191,7 +198,7 @@ zp_spawn(zp_ctx *ctx, zp_proc **ret_proc, const zp_spawn_options *options,
     if (rc == 0 && !fn)
         rc = zp__fail(-EINVAL, "the function is NULL");
     if (rc == 0)
-        rc = spawn(ctx, &proc, 1, &taken, &fn, 1, arg);
+        rc = zp__spawn(ctx, &proc, &taken, fn, arg);
     if (rc == 0)
         hand_out(ret_proc, proc);
     return zp__ctx_done(ctx, rc);

@@ -58,6 +58,7 @@ typedef struct zp__page {
 struct zp__child {
     zp__page *page;
     zp_value *result;
+    zp_value *spare; /* from malloc(), to be used by the next zp_return() */
     int ready_fd; /* tells the parent; -1: it has been told */
     zp__owned *ready_owned;
     bool says_ready; /* only zp_ready() counts */
@@ -141,6 +142,11 @@ struct zp_proc {
     unsigned pins;   /* who looks at it, though it be unasked */
     bool has_result;
     zp_value *result; /* once it was read */
+    /* of reactors: called when an attempt has ended, and what comes next is
+     * decided; it may not free the process, nor call anybody */
+    void (*attempt_fn)(zp_proc *proc, void *user);
+    void *attempt_user;
+    bool worker; /* its swarm waits for it, and ends it; nobody else */
     zp_exit_fn *exit_fn;
     void *exit_user;
     zp__handle *exit_kick; /* while there is one to be called */
@@ -179,6 +185,10 @@ int zp__job_exec(zp__job *job, const zp_ctx *ctx, const char *const *argv,
                  const char *const *env);
 void zp__job_free(zp__job *job);
 
+/* A process as OPTIONS (of zp__spawn_options()) want it, exactly. */
+int zp__spawn(zp_ctx *ctx, zp_proc **ret, const zp_spawn_options *options,
+              zp_proc_fn *fn, void *arg);
+
 /* ---- an attempt ---- */
 
 /* Fork a child for PROC's next attempt and record it: it runs nothing before
@@ -212,6 +222,17 @@ void zp__streams_flush(void);
 /* FD (may be -1), or a duplicate of it (then it is closed) that no dup2() to
  * 0 - 2 hits; close-on-exec. */
 int zp__above_two(int fd);
+
+/* In a child that runs many functions: forget how those before have failed. */
+void zp__child_anew(zp_ctx *ctx);
+
+/* In a child: take what zp_return() has left (NULL: nothing), to be freed; and
+ * what zp_fail() has said, or, for CODE, the call that gave it: borrowed until
+ * the next call. */
+zp_value *zp__child_result(zp_ctx *ctx);
+void zp__child_spare(zp_ctx *ctx, zp_value *value);
+void zp__child_failure(zp_ctx *ctx, int code, const char **ret_error,
+                       const char **ret_origin);
 
 /* Everything that happens in the child, from the fork to its _exit(). */
 _Noreturn void zp__child_main(const zp__birth *birth);
@@ -253,13 +274,14 @@ struct zp__ends {
 /* Run the loop until a process of CTX ends, as zp__ctx_wait(). */
 int zp__procs_wait_any(zp_ctx *ctx, double timeout, bool *ret_gone);
 
-/* All of CTX's that were started (or DEFERRED, too), pinned; and given back
- * (GONE: they are no more). */
+/* All of CTX's that were started, without a swarm's workers, pinned; and given
+ * back (GONE: they are no more). */
+enum zp__procs_too { ZP__DEFERRED_TOO = 1, ZP__WORKERS_TOO = 2 };
 typedef struct zp__procs {
     zp_proc **list;
     size_t n;
 } zp__procs;
-int zp__procs_take(zp_ctx *ctx, zp__procs *ret, bool deferred);
+int zp__procs_take(zp_ctx *ctx, zp__procs *ret, unsigned too);
 void zp__procs_give(zp__procs *procs, bool gone);
 
 /* The results of the first N that somebody has asked for (RET_RESULTS may be

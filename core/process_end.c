@@ -153,6 +153,13 @@ judge(zp_proc *proc, int rc, const siginfo_t *info)
 
 /* ----------------------------------------------------------- what then -- */
 
+static void
+tell_attempt(zp_proc *proc)
+{
+    if (proc->attempt_fn)
+        proc->attempt_fn(proc, proc->attempt_user);
+}
+
 /* It has ended for good. */
 static void
 finish(zp_proc *proc)
@@ -170,6 +177,7 @@ finish(zp_proc *proc)
         ends->any = true;
     if (proc->exit_kick)
         zp__kick(proc->exit_kick);
+    tell_attempt(proc);
 }
 
 static void
@@ -220,6 +228,7 @@ retry_or_finish(zp_proc *proc)
     proc->ready = false;
     zp__proc_settle(proc);
     zp__timer_set(proc->timer, delay);
+    tell_attempt(proc);
 }
 
 void

@@ -153,7 +153,7 @@ zp_ctx_stop(zp_ctx *ctx, zp_result *ret_results, size_t n)
     if (rc == 0)
         rc = zp__ctx_may_wait("zp_ctx_stop()");
     if (rc == 0)
-        rc = zp__procs_take(ctx, &procs, true);
+        rc = zp__procs_take(ctx, &procs, ZP__DEFERRED_TOO);
     if (rc < 0)
         return zp__ctx_done(ctx, rc);
     rc = stop(ctx, &procs, &gone);

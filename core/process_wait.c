@@ -109,7 +109,7 @@ zp__procs_wait_any(zp_ctx *ctx, double timeout, bool *ret_gone)
 }
 
 int
-zp__procs_take(zp_ctx *ctx, zp__procs *ret, bool deferred)
+zp__procs_take(zp_ctx *ctx, zp__procs *ret, unsigned too)
 {
     zp_proc *proc;
     size_t n = 0;
@@ -121,7 +121,8 @@ zp__procs_take(zp_ctx *ctx, zp__procs *ret, bool deferred)
     if (!ret->list)
         return zp__fail(-ENOMEM, "no memory to wait for %zu processes", n);
     for (proc = ctx->procs; proc; proc = proc->next)
-        if (deferred || proc->stage != ZP__PROC_DEFERRED) {
+        if (((too & ZP__DEFERRED_TOO) || proc->stage != ZP__PROC_DEFERRED) &&
+            ((too & ZP__WORKERS_TOO) || !proc->worker)) {
             proc->pins++;
             ret->list[ret->n++] = proc;
         }
@@ -225,7 +226,7 @@ zp_ctx_wait(zp_ctx *ctx, zp_result *ret_results, size_t n, unsigned flags,
     if (rc == 0)
         rc = zp__ctx_may_wait("zp_ctx_wait()");
     if (rc == 0)
-        rc = zp__procs_take(ctx, &procs, false);
+        rc = zp__procs_take(ctx, &procs, 0);
     if (rc < 0)
         return zp__ctx_done(ctx, rc);
     rc = wait_for_all(ctx, &procs, flags, timeout, &gone);
@@ -245,7 +246,7 @@ zp__procs_wait(zp_ctx *ctx)
     zp__procs procs;
     bool gone;
 
-    if (zp__procs_take(ctx, &procs, false) < 0)
+    if (zp__procs_take(ctx, &procs, ZP__WORKERS_TOO) < 0)
         return;
     (void)wait_for_all(ctx, &procs, ZP_SAFE, -1, &gone);
     zp__procs_give(&procs, gone);

@@ -111,13 +111,23 @@ is_bell(const char *name)
     return strcmp(name, same) == 0;
 }
 
+/* The socket of a swarm, "swarm.TID.N"? */
+static bool
+is_swarm(const char *name)
+{
+    unsigned tid, n;
+    int end = 0;
+    return sscanf(name, "swarm.%8x.%8x%n", &tid, &n, &end) == 2 &&
+           name[end] == '\0';
+}
+
 static bool
 is_known(const char *name)
 {
     size_t i = 0;
     while (files[i] && strcmp(files[i], name) != 0)
         i++;
-    return files[i] != NULL || is_bell(name);
+    return files[i] != NULL || is_bell(name) || is_swarm(name);
 }
 
 /* Could a run directory of ours look like this? One without a board lost its
@@ -223,8 +233,8 @@ take_flock(int base, const char *name, int dir)
     return rc;
 }
 
-/* The watchers' bells. Without a descriptor to list the directory with, all
- * that there may be. */
+/* The watchers' bells, and the swarms' sockets. Without a descriptor to list
+ * the directory with, all that there may be. */
 static void
 clear_bells(int dir, const char *prefix)
 {
@@ -234,7 +244,7 @@ clear_bells(int dir, const char *prefix)
     DIR *list = copy >= 0 ? fdopendir(copy) : NULL;
     if (list) {
         for (struct dirent *entry; (entry = readdir(list));)
-            if (is_bell(entry->d_name))
+            if (is_bell(entry->d_name) || is_swarm(entry->d_name))
                 unlinkat(dirfd(list), entry->d_name, 0);
         closedir(list);
         return;

@@ -11,8 +11,8 @@
  * sent happened before what another one received. ZP__ZMQ_RELEASE and
  * ZP__ZMQ_ACQUIRE tell it; without TSan they are nothing.
  *
- * zmq.h stays in loop.c, server*.c, client.c and feed.c: they alone include
- * this header.
+ * zmq.h stays in loop.c, server*.c, client.c, feed.c and swarm_wire.c: they
+ * alone include this header.
  */
 #ifndef ZP_CORE_ZMQ_CALL_H
 #define ZP_CORE_ZMQ_CALL_H
@@ -80,6 +80,31 @@ zp__zmq_recv(void *socket, void *buffer, size_t size)
     while (rc < 0 && errno == EINTR);
     ZP__ZMQ_ACQUIRE();
     return rc < 0 ? zp__zmq_error() : rc;
+}
+
+/* The same with messages: MESSAGE is libzmq's when it could be sent. */
+static inline int
+zp__zmq_send_message(void *socket, zmq_msg_t *message, int flags)
+{
+    int rc;
+
+    ZP__ZMQ_RELEASE();
+    do
+        rc = zmq_msg_send(message, socket, flags | ZMQ_DONTWAIT);
+    while (rc < 0 && errno == EINTR);
+    return rc < 0 ? zp__zmq_error() : 0;
+}
+
+static inline int
+zp__zmq_recv_message(void *socket, zmq_msg_t *message)
+{
+    int rc;
+
+    do
+        rc = zmq_msg_recv(message, socket, ZMQ_DONTWAIT);
+    while (rc < 0 && errno == EINTR);
+    ZP__ZMQ_ACQUIRE();
+    return rc < 0 ? zp__zmq_error() : 0;
 }
 
 /* An option of type int: 0; its value (not negative) or an error. */

@@ -90,7 +90,9 @@ typedef struct zp_spawn_options zp_spawn_options;
     X(ZP_ECORRUPT, -20011, "the state is damaged")                             \
     X(ZP_EFAILED, -20012, "the process failed")                                \
     X(ZP_EBREAK, -20013, "the wait was ended by zp_break")                     \
-    X(ZP_ECRASHLOOP, -20014, "the process failed again and again")
+    X(ZP_ECRASHLOOP, -20014, "the process failed again and again")             \
+    X(ZP_EPOISON, -20015, "it ended each process that ran it")                 \
+    X(ZP_ELOST, -20016, "the process that ran it has ended")
 
 #define ZP_ERROR_ENUM(name, code, text) name = (code),
 enum zp_error { ZP_ERRORS(ZP_ERROR_ENUM) ZP_EFIRST = -20001 };
@@ -1225,6 +1227,235 @@ ZP_API int zp_each_process(zp_ctx *ctx, zp_process_fn *fn, void *user);
  * no longer on record), -EBUSY (it has not ended), ZP_ETYPE, -ERANGE. */
 ZP_API int zp_process_get(zp_ctx *ctx, uint64_t id, const char *format, ...);
 ZP_API int zp_process_get_value(zp_ctx *ctx, uint64_t id, zp_value **ret_value);
+
+/* ------------------------------------------------------ maps, swarms -- */
+
+/*
+ * A *map* runs one function over many items, each a value of its own, in
+ * *workers*: children that a *swarm* keeps and starts again when they die. The
+ * items come from a source function, or one by one from zp_map_add(); the
+ * results come in the order of the items, or as they are done. Work starts at
+ * once and goes on while the caller's loop runs: in zp_map_next(), in
+ * zp_run(), in whatever waits; between those the workers have work for some
+ * tens of milliseconds, and no more.
+ *
+ * An item ends in one of these ways (zp_map_result):
+ *
+ *                              code            value          error
+ *     function returned 0      its value       zp_return()'s  ""
+ *       or more
+ *     function returned less   its value       NULL           zp_fail()'s, or
+ *                                                             that of the call
+ *                                                             that gave it
+ *     its worker ended while   -               -              it is run again
+ *       it ran
+ *     ... for the `tries`-th   ZP_EPOISON      NULL           how the worker
+ *       time                                                  ended
+ *     ... with ZP_ONCE         ZP_ELOST        NULL           likewise
+ *
+ * Items are run *at least once*, and each has exactly one result; with ZP_ONCE
+ * at most once. A map ends with its caller: its process, its context, its
+ * swarm.
+ */
+typedef struct zp_swarm zp_swarm;
+typedef struct zp_mapping zp_mapping;
+typedef struct zp_results zp_results;
+
+/* What a worker runs for each ITEM: CTX is the worker's own context, COMMON
+ * that of the map's options, or NULL. It may wait, watch, spawn. Its result is
+ * what it left with zp_return(), its failure may have a text by zp_fail(). ITEM
+ * and COMMON are borrowed. It must be a function that was there when the
+ * worker was forked, not one that was dlopen()ed later. */
+typedef int zp_map_fn(zp_ctx *ctx, const zp_value *item,
+                      const zp_value *common);
+
+/* Called from the loop when MAP can take more items: gives one or more with
+ * zp_map_add() and returns 1; 0: there are no more; a negative value ends the
+ * map with that error. It must not wait. */
+typedef int zp_map_source_fn(zp_mapping *map, void *user);
+
+typedef struct zp_map_result { /* borrowed until the next one is asked for */
+    size_t size;
+    uint64_t index; /* of the item, from 0 */
+    int code;
+    const zp_value *value; /* NULL: it left none */
+    const char *error;
+    const char *origin; /* "file:line" of zp_fail(), or "" */
+} zp_map_result;
+
+/* Called from the loop for each result, and once with RESULT NULL when the map
+ * has ended, however: zp_map_progress() tells. A negative return ends
+ * zp_run(), which returns it. */
+typedef int zp_map_result_fn(zp_mapping *map, const zp_map_result *result,
+                             void *user);
+
+/* Called from the loop, at most every `progress_every` seconds, when something
+ * has changed, and once at the end. Returns as above. */
+typedef int zp_map_progress_fn(zp_mapping *map, void *user);
+
+enum zp_map_flag {
+    ZP_UNORDERED = 1 << 0, /* results as they are done */
+    ZP_ONCE = 1 << 1,      /* no item is run again */
+    ZP_SHARED = 1 << 2     /* the results go to zp_results_open(), in whatever
+                              process: there is no result_fn, and zp_map_next()
+                              is -EINVAL */
+};
+
+typedef struct zp_map_options {
+    size_t size;
+    unsigned flags;         /* zp_map_flag */
+    const char *name;       /* 1-48 bytes: of the workers, in records and
+                               messages; NULL: "map". Not for a swarm's map */
+    size_t count;           /* workers: 1-1024; 0: as many as the process may
+                               use cores; of zp_spawn_map(): processes at a
+                               time, 0: 64. Not for a swarm's map */
+    const zp_value *common; /* copied; handed to each call. NULL: none */
+    size_t chunk;           /* items handed out at a time, up to 65536; 0: as
+                               many as take some milliseconds */
+    size_t window;          /* items taken and not yet given back as results;
+                               0: 65536 */
+    size_t window_bytes;    /* the same in bytes, items and results together
+                               (one may be more); 0: 64 MiB */
+    unsigned tries;         /* 1-1000: see above; 0: 5 */
+    double keep;            /* with ZP_SHARED: seconds that results are kept
+                               unread; 0: 60 */
+    zp_map_result_fn *result_fn;     /* NULL: zp_map_next() reads them */
+    zp_map_progress_fn *progress_fn; /* NULL: none */
+    double progress_every;           /* seconds; 0: 0.1 */
+    void *user;                      /* of these two: kept */
+    const zp_spawn_options *spawn;   /* of the workers, as far as given; not
+                                        name, arg_size, retry, exit_fn,
+                                        ZP_DEFERRED. Not for a swarm's map */
+} zp_map_options;
+
+/* Run FN over the items that SOURCE gives (NULL: over those of zp_map_add(),
+ * until zp_map_end()), in workers of its own, which end with it. USER (kept) is
+ * SOURCE's. Returns at once; callbacks run later, from the loop. Errors: as
+ * zp_spawn(). */
+ZP_API int zp_map(zp_ctx *ctx, zp_mapping **ret_map,
+                  const zp_map_options *options, zp_map_fn *fn,
+                  zp_map_source_fn *source, void *user);
+
+/* The same with a process for each item, for work that waits: each is forked
+ * when its item is at hand, and ends with it. */
+ZP_API int zp_spawn_map(zp_ctx *ctx, zp_mapping **ret_map,
+                        const zp_map_options *options, zp_map_fn *fn,
+                        zp_map_source_fn *source, void *user);
+
+/* One more item, from a format without A() and addresses, or a value (copied).
+ * Errors: -EAGAIN (the window is full: read results first; never inside the
+ * source function), -EPIPE (after the end), -ECANCELED, -EMSGSIZE (over 64
+ * MiB), ZP_EFORMAT. */
+ZP_API int zp_map_add(zp_mapping *map, const char *format, ...);
+ZP_API int zp_map_add_value(zp_mapping *map, const zp_value *value);
+
+/* There are no more items. Saying it again is fine. */
+ZP_API int zp_map_end(zp_mapping *map);
+
+/* Wait for the next result, running callbacks meanwhile: 1; 0: there are no
+ * more. RET_RESULT may be NULL; its size is set by the caller. Errors:
+ * -ETIMEDOUT, ZP_EBREAK, a callback's negative value, -ECANCELED (cancelled),
+ * the source function's own, ZP_ECRASHLOOP (the workers die without having
+ * done anything), -EINVAL (there is a result_fn), -EPIPE (all that was added
+ * is read, and nobody has said zp_map_end()), -EDEADLK inside an atomic
+ * operation. */
+ZP_API int zp_map_next(zp_mapping *map, zp_map_result *ret_result,
+                       double timeout);
+
+/* The same into addresses: 1, 0, or an error: the item's code, if it failed;
+ * ZP_ENOKEY (it left no result), ZP_ETYPE, -ERANGE. The result is read then,
+ * too. */
+ZP_API int zp_map_get(zp_mapping *map, double timeout, const char *format, ...);
+
+/* Wait until all items are done (as far as the window allows), whoever reads
+ * the results. 0, or errors as zp_map_next(). */
+ZP_API int zp_map_wait(zp_mapping *map, double timeout);
+
+typedef struct zp_progress {
+    size_t size;      /* in: sizeof(zp_progress) */
+    uint64_t added;   /* items so far ... */
+    int all;          /* ... 1: and there are no more */
+    uint64_t running; /* in workers' hands at this moment */
+    uint64_t done;    /* with a result, failures included */
+    uint64_t failed;
+    uint64_t read;  /* results given to the caller */
+    uint64_t again; /* times that an item was taken from a dead worker */
+    int ended;      /* 1: nothing more will happen */
+    int code;       /* 0, or what has ended it before all was done */
+} zp_progress;
+
+/* Errors: -EINVAL (size). */
+ZP_API int zp_map_progress(const zp_mapping *map, zp_progress *ret_progress);
+
+/* Stop: nothing more is started, results not read are dropped; what runs may
+ * finish within a third of a second, then its worker gets a TERM, and a third
+ * of a second later a KILL. Returns at once. Cancelling what has ended is
+ * fine. */
+ZP_API int zp_map_cancel(zp_mapping *map);
+
+/* Cancel it and give it back. Takes NULL, returns NULL. */
+ZP_API zp_mapping *zp_map_free(zp_mapping *map);
+
+/* The id of a map with ZP_SHARED, which no other map of the state has; 0 of
+ * any other. */
+ZP_API uint64_t zp_map_id(const zp_mapping *map);
+
+/* Read the results of map ID from any process of the state, in its order,
+ * while the map goes on or afterwards. They are released as they are read, so
+ * each is read once; unread ones go after `keep` seconds, those that were
+ * written when their owner died, too, and with `keep` in between a map that has
+ * ended outlives its owner. Errors: ZP_ENOKEY (no map has this id, or its
+ * results are gone). */
+ZP_API int zp_results_open(zp_ctx *ctx, zp_results **ret_results, uint64_t id);
+
+/* As zp_map_next() and zp_map_get(). Errors: likewise; what ended the map
+ * (-ECANCELED, ...); ZP_EGONE (its owner has died before it was done, or
+ * results were not read in time, or by another reader). */
+ZP_API int zp_results_next(zp_results *results, zp_map_result *ret_result,
+                           double timeout);
+ZP_API int zp_results_get(zp_results *results, double timeout,
+                          const char *format, ...);
+
+/* Takes NULL, returns NULL. */
+ZP_API zp_results *zp_results_free(zp_results *results);
+
+typedef struct zp_swarm_options {
+    size_t size;
+    size_t count;                  /* as in zp_map_options */
+    const char *name;              /* likewise; NULL: "swarm" */
+    const zp_spawn_options *spawn; /* likewise */
+} zp_swarm_options;
+
+/* Workers that are there for many maps, several at a time (which then take
+ * turns). They are forked by this call and are what the process was then.
+ * Errors: as zp_spawn(). */
+ZP_API int zp_swarm_new(zp_ctx *ctx, zp_swarm **ret_swarm,
+                        const zp_swarm_options *options);
+
+/* As zp_map(). Errors: -ESHUTDOWN (it was stopped). */
+ZP_API int zp_swarm_map(zp_swarm *swarm, zp_mapping **ret_map,
+                        const zp_map_options *options, zp_map_fn *fn,
+                        zp_map_source_fn *source, void *user);
+
+/* A single item, from a format and addresses: a map with one result. */
+ZP_API int zp_swarm_run(zp_swarm *swarm, zp_mapping **ret_map,
+                        const zp_map_options *options, zp_map_fn *fn,
+                        const char *format, ...);
+
+/* How many workers it is to have; change it: those too many end when they have
+ * done what they have begun. Errors: as zp_spawn(); then some may be more. */
+ZP_API int zp_swarm_count(const zp_swarm *swarm);
+ZP_API int zp_swarm_resize(zp_swarm *swarm, size_t count);
+
+/* Take no more maps, ask no source for more, and wait until what was added is
+ * done (results stay to be read) and the workers have ended. With FORCE: end
+ * the workers as by zp_stop(); what is not done has failed: -ECANCELED. Errors:
+ * as zp_wait(). */
+ZP_API int zp_swarm_stop(zp_swarm *swarm, int force);
+
+/* Stop it by force, without waiting, with its maps, which must be given back
+ * nevertheless. Takes NULL, returns NULL. */
+ZP_API zp_swarm *zp_swarm_free(zp_swarm *swarm);
 
 #ifdef __cplusplus
 }

@@ -291,6 +291,8 @@ zp__feed_unhold(zp_ctx *ctx)
     if (ctx->feed)
         zp__kick(ctx->feed->kick);
     zp__procs_unheld(ctx);
+    if (ctx->swarms_unheld)
+        ctx->swarms_unheld(ctx);
 }
 
 /* ----------------------------------------------------------------- life -- */

@@ -22,6 +22,7 @@
 #define METRICS(...) ((const struct metric[]){__VA_ARGS__, {.name = NULL}})
 
 #define PYTHON "Python Process, "
+#define POOL "Python Pool of 2, "
 
 static const struct measure measures[] = {
     {"get", METRICS({"get", "us", "us", .floor_max = 2.5, .peer_min = 30}),
@@ -80,6 +81,23 @@ static const struct measure measures[] = {
      5, .timeout = 30},
     {"child-pss", METRICS({"child-pss", "MiB", "kib", .scale = 1 / 1024.0}),
      PYTHON "asleep", true, 3, 2, .timeout = 60, .peer = "bench-python"},
+    {"map",
+     METRICS({"map", "1/s", "rate", .peer_min = 1.5, .value_min = 1e6,
+              .rate = true}),
+     POOL "best chunk", true, 11, 5, .timeout = 60, .peer = "bench-python"},
+    {"map-singly",
+     METRICS({"map-singly", "1/s", "rate", .peer_min = 3, .rate = true}),
+     POOL "chunk 1", true, 9, 5, .timeout = 60, .peer = "bench-python"},
+    {"map-spin",
+     METRICS({"map-spin", "1/s", "rate", .value_min = 1900, .rate = true}),
+     POOL "chunk 1", true, 11, 5, .timeout = 60, .peer = "bench-python"},
+    {"map-large",
+     METRICS({"map-large", "1/s", "rate", .peer_min = 2, .rate = true}),
+     POOL "chunk 1", true, 9, 5, .timeout = 60, .peer = "bench-python"},
+    {"map-results", METRICS({"map-results", "1/s", "rate", .rate = true}),
+     POOL "chunk 1", true, 9, 5, .timeout = 60, .peer = "bench-python"},
+    {"map-process", METRICS({"map-process", "1/s", "rate", .rate = true}),
+     PYTHON "64 at a time", true, 7, 3, .timeout = 60, .peer = "bench-python"},
     {"stall",
      METRICS({"stall-server-rss", "MiB", "kib", .scale = 1 / 1024.0,
               .value_max = 16, .worst = true},

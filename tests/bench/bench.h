@@ -25,7 +25,8 @@ struct metric {
     double floor_max;  /* ours is to be at most so many floors; 0: no target */
     double peer_min;   /* ours is to be so many times as good as the peer */
     double peer_max;   /* ours is to be at most so many peers */
-    double value_max;  /* ours is to be at most this */
+    double value_max;  /* ours is to be at most this ... */
+    double value_min;  /* ... or at least */
     bool rate;         /* more is better */
     bool worst;        /* of all rounds the worst, not the median */
 };

@@ -217,6 +217,12 @@ static const struct side_measure measures[] = {
      ours_stop},
     {"kill-exit", ours_kill_start, ours_kill_round, ours_stop},
     {"child-pss", ours_children_start, ours_children_round, ours_stop},
+    {"map", ours_map_start, ours_map_round, ours_map_stop},
+    {"map-singly", ours_map_start, ours_map_singly_round, ours_map_stop},
+    {"map-spin", ours_map_start, ours_map_spin_round, ours_map_stop},
+    {"map-large", ours_map_start, ours_map_large_round, ours_map_stop},
+    {"map-results", ours_map_start, ours_map_results_round, ours_map_stop},
+    {"map-process", ours_map_start, ours_map_process_round, ours_map_stop},
     {"stall", ours_stall_start, ours_stall_round, ours_stop},
     {0},
 };

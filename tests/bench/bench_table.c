@@ -63,7 +63,8 @@ judge(struct line *line)
              (m->peer_min != 0 && advantage(line) < m->peer_min) ||
              (m->peer_max != 0 &&
               line->value[OURS] / line->value[PEER] > m->peer_max) ||
-             (m->value_max != 0 && line->value[OURS] > m->value_max);
+             (m->value_max != 0 && line->value[OURS] > m->value_max) ||
+             (m->value_min != 0 && line->value[OURS] < m->value_min);
     unknown =
         (m->floor_max != 0 && isnan(line->value[FLOOR])) ||
         ((m->peer_min != 0 || m->peer_max != 0) && isnan(line->value[PEER]));
@@ -118,6 +119,8 @@ target(const struct metric *m, char *buffer, size_t size)
         add(buffer, size, "<= %gx peer", m->peer_max, "");
     if (m->value_max != 0)
         add(buffer, size, "<= %g ", m->value_max, m->unit);
+    if (m->value_min != 0)
+        add(buffer, size, ">= %g ", m->value_min, m->unit);
     if (buffer[0] == '\0')
         snprintf(buffer, size, "reported");
     return buffer;

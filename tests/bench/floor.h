@@ -33,6 +33,19 @@ int floor_hundred_round(struct side *side);
 int floor_kill_round(struct side *side);
 int floor_children_start(struct side *side);
 int floor_children_round(struct side *side);
+int floor_process_round(struct side *side);
 void floor_fork_stop(struct side *side);
+
+/* floor_map.c: messages to workers and back, PUSH -> PULL, PUSH -> PULL. */
+int floor_map_start(struct side *side);
+int floor_map_round(struct side *side);
+int floor_map_singly_round(struct side *side);
+int floor_map_large_round(struct side *side);
+int floor_map_results_round(struct side *side);
+int floor_spin_start(struct side *side);
+int floor_spin_round(struct side *side);
+int floor_spinner(struct side *side, unsigned index);
+void floor_map_stop(struct side *side);
+int floor_worker(struct side *side, unsigned index);
 
 #endif

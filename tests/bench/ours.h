@@ -88,6 +88,16 @@ int ours_kill_round(struct side *side);
 int ours_children_start(struct side *side);
 int ours_children_round(struct side *side);
 
+/* ours_map.c */
+int ours_map_start(struct side *side);
+int ours_map_round(struct side *side);
+int ours_map_singly_round(struct side *side);
+int ours_map_spin_round(struct side *side);
+int ours_map_process_round(struct side *side);
+int ours_map_large_round(struct side *side);
+int ours_map_results_round(struct side *side);
+void ours_map_stop(struct side *side);
+
 /* ours_stall.c */
 int ours_stalled(struct side *side, unsigned index);
 int ours_stall_start(struct side *side);

@@ -34,6 +34,24 @@ side_sleep(int64_t ns)
         ;
 }
 
+static int64_t
+cpu_time(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+void
+side_spin(int64_t ns)
+{
+    int64_t until = cpu_time() + ns;
+
+    while (cpu_time() < until)
+        ;
+}
+
 uint32_t
 side_random(uint32_t n)
 {

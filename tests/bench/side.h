@@ -42,6 +42,17 @@
     ((side)->quick ? 60u : 100u) /* in a round of latency                      \
                                   */
 
+/* Of maps: a round has so many items. */
+#define SIDE_WORKERS 2
+#define SIDE_ITEMS(side) ((side)->quick ? 300000u : 1000000u)
+#define SIDE_SINGLE_ITEMS(side) ((side)->quick ? 5000u : 20000u)
+#define SIDE_SPINS(side) ((side)->quick ? 300u : 600u)
+#define SIDE_SPIN 1000000 /* ns of CPU time that each of these takes */
+#define SIDE_LARGE_ITEMS(side) ((side)->quick ? 100u : 300u)
+#define SIDE_LARGE (1 << 20) /* bytes of one, or of its result */
+#define SIDE_PROCESSES(side) ((side)->quick ? 100u : 300u)
+#define SIDE_AT_ONCE 64 /* of these */
+
 struct crew;
 
 struct side {
@@ -97,6 +108,9 @@ int side_report_each(struct side *side, side_one *one, uint32_t n);
 /* CLOCK_MONOTONIC in nanoseconds; sleep so many. */
 int64_t side_now(void);
 void side_sleep(int64_t ns);
+
+/* Burn NS of this thread's CPU time. */
+void side_spin(int64_t ns);
 
 /* The pause between two sets of a latency measure: 1 ms and up to half of one
  * more, so that no timer of any side gets in step with it. */

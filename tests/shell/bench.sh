@@ -16,7 +16,7 @@ side() {
         echo '#!/bin/bash'
         echo "words=(${*:2})"
         # shellcheck disable=SC2016
-        echo 'echo ready; while read -r _; do echo "ok us=${words[0]}"
+        echo 'echo ready; while read -r _; do echo "ok us=${words[0]} rate=${words[0]}"
             [ ${#words[@]} = 1 ] || words=("${words[@]:1}"); done'
     } >"$bin/bench-$1"
     chmod +x "$bin/bench-$1"
@@ -91,6 +91,18 @@ check "slower" bench spawn
 same "is short" short "$(field verdict)"
 same "the name of the peer" "Python Process, start, join" \
     "$(field peer_name)"
+
+side ours 3000000
+side python 2000000
+check "a rate" bench map
+same "is to be larger than the peer's" ok "$(field verdict)"
+side ours 2900000
+check "a smaller one" bench map
+same "is short" short "$(field verdict)"
+side ours 990000
+side python 10
+check "one that is far above the peer's" bench map
+same "but not as large as it should be" short "$(field verdict)"
 
 rm "$bin/bench-redis"
 side floor 1

@@ -138,6 +138,78 @@ none  was next
 gone  was next
 status 0"
 
+prints process_map "squares: 1 4 9 16 25 36 49 64 81 100
+powers: 1 8 27 64 125 216 343 512 729 1000
+areas: 133 together
+root of 4: 2
+root of -4: -4 has no root
+root of 9: 3
+root of 13: it ended each process that ran it
+root of 16: 4
+sum: 385
+status 0"
+prints swarm "up to 5000: 237 steps
+up to 50: 111 steps
+27: 111 steps
+1 to 1000: 59542 steps together
+3 workers
+0: an error, of this item alone
+status 0"
+# All ways have the same answers; how long each took is not compared.
+same async_vs_zproc "in one thread TIME the answers' sum: 285
+fork and pipe TIME the answers' sum: 285
+zp_spawn_map TIME the answers' sum: 285
+status 0" "$({ "$bin/async_vs_zproc" 9 0.01 2>&1; echo "status $?"; } |
+    sed 's/^\([a-z_ ]*[a-z]\)  *[0-9.]* s   (\(.*\))$/\1 TIME \2/')"
+
+# wordcount has the numbers of wc, however the files are cut.
+mkdir -p "$work/tree/some words" "$work/tree/empty"
+cp -r "$top_srcdir/docs" "$work/tree"
+: >"$work/tree/empty/file"
+printf 'no end of line' >"$work/tree/some words/of this"
+printf '%2000000s|\n' '' | tr ' ' x >"$work/tree/one word"
+seq 300000 >"$work/tree/many words"
+ln -s "one word" "$work/tree/link"
+(cd "$work/tree" && find . -type f -exec wc -w {} + | grep -v ' total$' |
+    sed 's/^ *//' | LC_ALL=C sort -k2 &&
+    find . -type f -exec cat {} \; -exec echo \; | wc -w) >"$work/wc"
+word_count() { # word_count OPTION...
+    (cd "$work/tree" && "$bin/wordcount" "$@" . 2>"$work/err" &&
+        [ ! -s "$work/err" ]) >"$work/out" || return
+    { sed '$d' "$work/out" | sort -k2; sed -n '$s/ total$//p' "$work/out"; } |
+        diff "$work/wc" -
+}
+bin=$(cd "$bin" && pwd)
+check wordcount word_count
+check "wordcount -s" word_count -s
+check "wordcount -j 1" word_count -j 1
+check "wordcount -p 5000" word_count -j 3 -p 5000
+# Bytes of all kinds. (Later versions of wc need no printable ones.)
+seq 3000 | tr 0-9 ' ab\n\001\351x\000\t\v' >"$work/bytes"
+if [ "$(printf '\001' | wc -w)" = 0 ]; then
+    expected=$(wc -w <"$work/bytes")
+    for size in 1 2 3 5 64 4096; do
+        same "wordcount -p $size: all kinds of bytes" \
+            "$expected $work/bytes" "$("$bin/wordcount" -p $size "$work/bytes")"
+    done
+else
+    skip "wordcount: all kinds of bytes" "to this wc each byte is a word"
+fi
+# One that cannot be read is told of, and the others are counted.
+same "wordcount and what cannot be read" "4 tree/some words/of this
+status 1
+wordcount: /proc/self/mem: Input/output error
+wordcount: none: No such file or directory" \
+    "$(cd "$work" && { "$bin/wordcount" /proc/self/mem none "tree/some words" \
+        2>&1; echo "status $?"; } | sort)"
+# A bar is for a terminal.
+if command -v script >/dev/null; then
+    check "wordcount on a terminal" grep -q '\[#\{40\}\] 100 %' <(script -qec \
+        "'$bin/wordcount' '$work/tree'" /dev/null </dev/null)
+else
+    skip "wordcount on a terminal" "script is not installed"
+fi
+
 prints nested_procs "the sum is 5050
 1-100: 5050
   1-50: 1275
@@ -272,7 +344,7 @@ under_load() { # under_load ROUNDS COMMAND...
 }
 under_load $rounds feasts cookie_eater 5 5 0
 for example in chain_reaction peanut_processor state_watchers \
-    nested_procs retries services; do
+    process_map swarm nested_procs retries services; do
     under_load $others prints_again $example
 done
 under_load $others luck_test

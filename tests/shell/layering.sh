@@ -23,7 +23,7 @@ allowed() {
     *'<zmq.h'*) only "$1" core/zmq_call.h ;;
     *'loop_inside.h'*) only "$1" 'core/loop*.c' ;;
     *'zmq_call.h'*) only "$1" core/loop.c 'core/server*.[ch]' \
-        'core/client*.c' 'reactors/feed*.[ch]' ;;
+        'core/client*.c' 'reactors/feed*.[ch]' reactors/swarm_wire.c ;;
     *'<ev.h'* | *'zp_ev.h'*) only "$1" core/zp_ev.h core/loop_inside.h \
         'core/server*.c' core/client.c reactors/feed.c 'examples/*' ;;
     esac || return 1
