@@ -27,20 +27,21 @@
 #include "core/tsan.h"
 
 #define DESCRIPTORS 10
+#define PEER 4 /* one for the connection, and some for whoever is quicker */
 #define THREADS 2     /* the reaper, and one for I/O */
 #define PATIENCE 1000 /* looks; the number may be another thread's by now */
 
 static int
-try_descriptors(void)
+try_descriptors(int wanted)
 {
     int fds[DESCRIPTORS], n = 0, errnum;
 
-    while (n < DESCRIPTORS && (fds[n] = eventfd(0, EFD_CLOEXEC)) >= 0)
+    while (n < wanted && (fds[n] = eventfd(0, EFD_CLOEXEC)) >= 0)
         n++;
     errnum = errno;
     for (int i = 0; i < n; i++)
         close(fds[i]);
-    return n == DESCRIPTORS ? 0 : errnum;
+    return n == wanted ? 0 : errnum;
 }
 
 struct guest {
@@ -109,7 +110,7 @@ fail(int errnum, const char *what)
 int
 zp__room_for_zmq(void)
 {
-    int rc = try_descriptors();
+    int rc = try_descriptors(DESCRIPTORS);
 
     if (rc)
         return fail(rc, "no descriptors for it");
@@ -118,4 +119,12 @@ zp__room_for_zmq(void)
     if (rc)
         return fail(rc, "no threads for it");
     return 0;
+}
+
+int
+zp__room_for_peer(void)
+{
+    int rc = try_descriptors(PEER);
+
+    return rc ? fail(rc, "no descriptors for it") : 0;
 }

@@ -1,5 +1,5 @@
 /*
- * room.h - is there room for what libzmq starts with?
+ * room.h - is there room for what libzmq opens and starts by itself?
  */
 #ifndef ZP_CORE_ROOM_H
 #define ZP_CORE_ROOM_H
@@ -7,5 +7,9 @@
 /* Can this process have the descriptors and threads that a zmq context needs?
  * 0, or an error, with its errno and text. */
 int zp__room_for_zmq(void);
+
+/* And, where it listens, for one connection more? It aborts the process if
+ * there is none when it comes. */
+int zp__room_for_peer(void);
 
 #endif

@@ -1367,8 +1367,9 @@ ZP_API int zp_map_next(zp_mapping *map, zp_map_result *ret_result,
  * too. */
 ZP_API int zp_map_get(zp_mapping *map, double timeout, const char *format, ...);
 
-/* Wait until all items are done (as far as the window allows), whoever reads
- * the results. 0, or errors as zp_map_next(). */
+/* Wait until all items are done, whoever reads the results. 0, or errors as
+ * zp_map_next(); -EAGAIN (the window is full of results that nobody has
+ * read). */
 ZP_API int zp_map_wait(zp_mapping *map, double timeout);
 
 typedef struct zp_progress {

@@ -745,6 +745,7 @@ zp_map_free(zp_mapping *map)
     cancel(map);
     map->given_up = true;
     hold_loop(map, false);
+    map->swarm->sweep = true;
     if (map->swarm->lent) {
         map->swarm->given_up = true;
         zp__swarm_leave(map->swarm, false);

@@ -111,8 +111,14 @@ swarms_unheld(zp_ctx *ctx)
     if (!ctx->crews)
         return;
     ZP__EACH(at, next, &ctx->crews->swarms)
-    ZP__EACH(one, next_one, &ZP__OF(at, zp_swarm, node)->maps)
-    zp__map_changed(ZP__OF(one, zp_mapping, node));
+    {
+        zp_swarm *swarm = ZP__OF(at, zp_swarm, node);
+
+        ZP__EACH(one, next_one, &swarm->maps)
+        zp__map_changed(ZP__OF(one, zp_mapping, node));
+        ZP__EACH(one, next_one, &swarm->over)
+        zp__map_changed(ZP__OF(one, zp_mapping, node));
+    }
 }
 
 int
@@ -312,6 +318,7 @@ zp__swarm_make(zp_ctx *ctx, zp_swarm **ret, const zp_swarm_options *given,
         return zp__fail(-ENOMEM, "no memory for a swarm");
     swarm->ctx = ctx;
     zp__list_init(&swarm->maps);
+    zp__list_init(&swarm->over);
     rc = take_options(swarm, &options);
     if (rc == 0)
         rc = open_parts(swarm);
@@ -350,11 +357,32 @@ zp__swarm_destroy(zp_swarm *swarm)
 {
     ZP__EACH(at, next, &swarm->maps)
     zp__map_destroy(ZP__OF(at, zp_mapping, node));
+    ZP__EACH(at, next, &swarm->over)
+    zp__map_destroy(ZP__OF(at, zp_mapping, node));
     for (uint32_t i = 0; i < ZP__WORKERS_MAX; i++)
         if (swarm->workers[i])
             zp__worker_free(swarm->workers[i]);
     zp__list_remove(&swarm->node);
     close_parts(swarm);
+}
+
+/* Of MAP nothing is to be done any more, but that its results are read. */
+static void
+put_by(zp_swarm *swarm, zp_mapping *map)
+{
+    zp__list_remove(&map->node);
+    zp__list_append(&swarm->over, &map->node);
+    swarm->sweep |= map->given_up;
+}
+
+static void
+sweep(zp_swarm *swarm)
+{
+    if (!swarm->sweep)
+        return;
+    swarm->sweep = false;
+    ZP__EACH(at, next, &swarm->over)
+    zp__map_let_go(ZP__OF(at, zp_mapping, node));
 }
 
 /* Press those that should have ended; is there anybody left to be pressed? */
@@ -429,8 +457,10 @@ zp__swarm_settle(zp_swarm *swarm)
         more |= zp__map_press(map);
         map->settled |= map->ended || zp__map_starved(map) ||
                         (!map->out && zp__map_full(map));
-        zp__map_let_go(map);
+        if (map->ended && !map->tasks)
+            put_by(swarm, map);
     }
+    sweep(swarm);
     leave_if_done(swarm);
     more |= swarm->waiting || swarm->spawn_at > 0;
     swarm->quiet = is_quiet(swarm);
@@ -445,7 +475,8 @@ void
 zp__swarm_let_go(zp_swarm *swarm)
 {
     if (swarm->given_up && !swarm->pumping && !swarm->pins &&
-        zp__list_empty(&swarm->maps) && !swarm->n_seats)
+        zp__list_empty(&swarm->maps) && zp__list_empty(&swarm->over) &&
+        !swarm->n_seats)
         zp__swarm_destroy(swarm);
 }
 

@@ -101,6 +101,8 @@ struct zp_swarm {
     zp__worker *workers[ZP__WORKERS_MAX];
     uint32_t n_seats; /* of workers[], so far in use */
     size_t count;     /* workers that there are to be */
+    zp__node over; /* maps that have ended, and of which nobody has anything */
+    bool sweep;    /* one of those was given back */
     zp__node maps;    /* the one whose turn is next comes first */
     uint64_t next_task, next_map;
     uint32_t lives;  /* of all workers so far: each has a number of its own */

@@ -24,6 +24,7 @@
 
 #include <dlfcn.h>
 
+#include "core/room.h"
 #include "reactors/swarm.h"
 
 #define RETRY_DELAY 0.005 /* seconds until a dead one is started again, ... */
@@ -83,6 +84,8 @@ zp__worker_new(zp_swarm *swarm, zp__worker **ret)
     int rc = worker ? free_seat(swarm, &number)
                     : zp__fail(-ENOMEM, "no memory for a worker");
 
+    if (rc == 0)
+        rc = zp__room_for_peer();
     if (rc == 0) {
         worker->swarm = swarm;
         worker->number = number;

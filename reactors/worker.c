@@ -180,12 +180,20 @@ keep_answer(crew *me, int code)
 /* ------------------------------------------------------------------ items --
  */
 
+/* The one that was asked for last is the first. */
 static known *
-find(const crew *me, uint64_t id)
+find(crew *me, uint64_t id)
 {
     ZP__EACH(at, next, &me->maps)
-    if (ZP__OF(at, known, node)->id == id)
+    {
+        if (ZP__OF(at, known, node)->id != id)
+            continue;
+        if (me->maps.next != at) {
+            zp__list_remove(at);
+            zp__list_append(me->maps.next, at);
+        }
         return ZP__OF(at, known, node);
+    }
     return NULL;
 }
 
