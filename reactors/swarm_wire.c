@@ -108,13 +108,16 @@ zp__answers_check(const void *body, size_t size, uint32_t n)
 
 /* --------------------------------------------------------------- sockets -- */
 
+/* The last results are not lost with the context. And libzmq (4.3.4,
+ * session_base.cpp) aborts the process when a socket without LINGER is closed
+ * while a message of two frames is on its way and the peer goes, too. */
 static int
 set_options(void *socket)
 {
     static const int options[][2] = {
         {ZMQ_SNDHWM, 0},
         {ZMQ_RCVHWM, 0},
-        {ZMQ_LINGER, 0},
+        {ZMQ_LINGER, LINGER},
         {ZMQ_RECONNECT_IVL, 2},
         {ZMQ_RECONNECT_IVL_MAX, 250},
     };
@@ -165,8 +168,6 @@ zp__wire_connect(void *zmq, const char *address, const zp__name *name)
     if (!socket)
         return NULL;
     rc = set_options(socket);
-    if (rc == 0) /* the last results are not lost with the context */
-        rc = zp__zmq_set(socket, ZMQ_LINGER, LINGER);
     if (rc == 0)
         rc = zp__zmq_topic(socket, ZMQ_ROUTING_ID, name, sizeof *name);
     while (rc == 0 && zmq_connect(socket, address) < 0)
