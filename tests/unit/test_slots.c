@@ -197,6 +197,7 @@ claim_and_die(void *user)
         return 1;
     for (unsigned i = 0; i < ZP__WANTED; i++)
         zp__slot_want(&mine, &bell, i, true);
+    zp__board_close(&mine); /* without a word in the board */
     return (int)bell.slot;
 }
 
