@@ -14,10 +14,11 @@
  * A pass reads the log rows of the commits that their writers found to be of
  * interest, and of those that nobody looked at: each once, in one read
  * transaction, which ends before anybody waits. (To read them all would pin
- * pages, for nothing, of whoever writes what nobody watches.) Topics are collected in a batch of fixed size, each once per
- * pass however often its key changed. If the log has passed us (we were
- * stopped, or starved), or cannot be read, every topic is published: the
- * watchers read the log themselves and will see what is wrong with it.
+ * pages, for nothing, of whoever writes what nobody watches.) Topics are
+ * collected in a batch of fixed size, each once per pass however often its key
+ * changed. If the log has passed us (we were stopped, or starved), or cannot be
+ * read, every topic is published: the watchers read the log themselves and will
+ * see what is wrong with it.
  */
 #include <errno.h>
 #include <string.h>

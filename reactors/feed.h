@@ -145,10 +145,10 @@ struct zp__feed {
     bool is_asking;
     struct zp__feed_bell *bell; /* our own; NULL: there was none left */
     bool bell_rang;             /* this turn is for it */
-    uint64_t serial;    /* of the subscription made last */
-    uint64_t asked;     /* this round's answer confirms up to here */
-    uint64_t confirmed; /* up to here the server has told us it knows */
-    double patience;    /* how long to wait for an answer */
+    uint64_t serial;            /* of the subscription made last */
+    uint64_t asked;             /* this round's answer confirms up to here */
+    uint64_t confirmed;         /* up to here the server has told us it knows */
+    double patience;            /* how long to wait for an answer */
     zp__handle *patience_timer;
     zp__handle *idle_timer;
     zp__node idle; /* subscriptions without links, longest first */
