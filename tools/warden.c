@@ -85,14 +85,14 @@ zp_warden(int ready)
     pid_t pid;
 
     (void)prctl(PR_SET_NAME, "zp-warden");
+    (void)signal(SIGTERM, SIG_IGN); /* not for a moment can it be ended so */
     pid = fork();
     if (pid > 0) {
         close(ready);
         ready = 0;
-        (void)signal(SIGTERM, SIG_IGN);
         look_after(pid);
-        (void)signal(SIGTERM, SIG_DFL);
     }
+    (void)signal(SIGTERM, SIG_DFL);
     (void)prctl(PR_SET_NAME, "zp-server");
     return ready;
 }

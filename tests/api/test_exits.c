@@ -19,10 +19,6 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-#define BARE                                                                   \
-    __attribute__((noinline, noclone, no_sanitize("address"),                  \
-                   no_sanitize("undefined")))
-
 #if defined(__x86_64__)
 #define TRAP_SIGNAL SIGILL
 #else
@@ -318,7 +314,7 @@ dies_flushing(zp_ctx *ctx, void *arg)
 static int *volatile near_null = (int *)0x10;
 static volatile int zero, twelve = 12;
 
-BARE int
+ZP_TEST_BARE int
 crash_by_segv(zp_ctx *ctx, void *arg)
 {
     (void)arg;
@@ -328,7 +324,7 @@ crash_by_segv(zp_ctx *ctx, void *arg)
     return 1;
 }
 
-BARE int
+ZP_TEST_BARE int
 crash_by_bus(zp_ctx *ctx, void *arg)
 {
     int fd = open(zp_test_path("empty"), O_RDWR | O_CREAT, 0600);
@@ -340,7 +336,7 @@ crash_by_bus(zp_ctx *ctx, void *arg)
     return map[0] + 1;
 }
 
-BARE int
+ZP_TEST_BARE int
 crash_by_trap(zp_ctx *ctx, void *arg)
 {
     (void)ctx;
@@ -349,7 +345,7 @@ crash_by_trap(zp_ctx *ctx, void *arg)
     __builtin_trap();
 }
 
-BARE int
+ZP_TEST_BARE int
 crash_by_abort(zp_ctx *ctx, void *arg)
 {
     (void)ctx;
@@ -358,7 +354,7 @@ crash_by_abort(zp_ctx *ctx, void *arg)
     abort();
 }
 
-BARE int
+ZP_TEST_BARE int
 crash_by_fpe(zp_ctx *ctx, void *arg)
 {
     (void)ctx;
@@ -371,7 +367,7 @@ crash_by_fpe(zp_ctx *ctx, void *arg)
 #endif
 }
 
-BARE int
+ZP_TEST_BARE int
 crash_by_sigtrap(zp_ctx *ctx, void *arg)
 {
     (void)ctx;
@@ -380,7 +376,7 @@ crash_by_sigtrap(zp_ctx *ctx, void *arg)
     return raise(SIGTRAP) + 1;
 }
 
-BARE int
+ZP_TEST_BARE int
 crash_by_sigsys(zp_ctx *ctx, void *arg)
 {
     (void)ctx;
@@ -389,7 +385,7 @@ crash_by_sigsys(zp_ctx *ctx, void *arg)
     return raise(SIGSYS) + 1;
 }
 
-BARE int
+ZP_TEST_BARE int
 recurse(int depth)
 {
     volatile char room[1000];
@@ -398,7 +394,7 @@ recurse(int depth)
     return zero ? 0 : recurse(depth + 1) + room[0];
 }
 
-BARE int
+ZP_TEST_BARE int
 crash_by_overflow(zp_ctx *ctx, void *arg)
 {
     struct rlimit small = {1 << 20, 1 << 20};

@@ -221,8 +221,8 @@ on_poll(struct ev_loop *loop, ev_timer *timer, int events)
 
     (void)loop;
     (void)events;
-    if (zp_watch_confirmed(w->watch) == 1 &&
-        (!w->pid || server_pid(w->ctx) != w->pid))
+    if ((!w->pid || server_pid(w->ctx) != w->pid) &&
+        zp_watch_confirmed(w->watch) == 1)
         assert_ok(zp_break(w->ctx));
 }
 

@@ -41,17 +41,18 @@ forbid_pidfds(void)
 }
 
 /* Run FN behind the filter, once for each answer; its assertions end the child,
- * which is to end as EXPECTED. */
-static void
+ * which is to end as EXPECTED. false: there can be no filter. */
+static bool
 behind_filter(int (*fn)(void *user), void *user, int expected)
 {
     for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
         answer = answers[i];
         int status = zp_test_wait(zp_test_fork(fn, user), 30);
         if (status == CANNOT)
-            skip();
+            return false;
         assert_int_equal(status, expected);
     }
+    return true;
 }
 
 static zp_ctx *
@@ -115,7 +116,8 @@ static void
 test_children(void **state)
 {
     (void)state;
-    behind_filter(children, NULL, 0);
+    if (!behind_filter(children, NULL, 0))
+        skip();
 }
 
 /* --------------------------------------------------------------- server -- */
@@ -176,7 +178,8 @@ static void
 test_server(void **state)
 {
     (void)state;
-    behind_filter(server, NULL, 0);
+    if (!behind_filter(server, NULL, 0))
+        skip();
 }
 
 /* ----------------------------------------------------------------- trees -- */
@@ -237,8 +240,10 @@ test_tree(void **state)
 
     (void)state;
     zp_sync_open(&up);
-    behind_filter(owner, &up, -SIGKILL);
+    bool done = behind_filter(owner, &up, -SIGKILL);
     zp_sync_close(&up);
+    if (!done)
+        skip();
     assert_true(zp_test_until(nobody, NULL, 10));
 }
 

@@ -36,6 +36,16 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/* A function that stays one in a trace, and crashes as it is told to. */
+#ifdef __clang__
+#define ZP_TEST_NO_CLONE
+#else
+#define ZP_TEST_NO_CLONE __attribute__((noclone))
+#endif
+#define ZP_TEST_BARE                                                           \
+    ZP_TEST_NO_CLONE                                                           \
+    __attribute__((noinline, no_sanitize("address"), no_sanitize("undefined")))
+
 #if defined(__has_include)
 #if !__has_include(<cmocka.h>)
 #error "the tests need cmocka; on Debian: apt-get install libcmocka-dev"

@@ -197,6 +197,8 @@ claim_and_die(void *user)
         return 1;
     for (unsigned i = 0; i < ZP__WANTED; i++)
         zp__slot_want(&mine, &bell, i, true);
+    zp__rings_remove(&mine, bell.ring); /* without a word in the board */
+    zp__board_close(&mine);
     return (int)bell.slot;
 }
 
