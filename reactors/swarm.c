@@ -168,9 +168,9 @@ open_socket(zp_swarm *swarm)
         rc = zp__client_new(&ctx->client, &ctx->place);
     if (rc < 0)
         return rc;
-    zmq = zp__client_zmq(ctx->client);
-    if (!zmq)
-        return zp__fail(-ENOMEM, "no memory for a zmq context");
+    rc = zp__client_zmq(ctx->client, &zmq);
+    if (rc < 0)
+        return rc;
     snprintf(name, sizeof name, "swarm.%x.%x", (unsigned)gettid(), count++);
     snprintf(swarm->address, sizeof swarm->address, "ipc://%s",
              zp__place_file(&ctx->place, name, path));

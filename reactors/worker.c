@@ -457,9 +457,9 @@ open_socket(crew *me, const zp__worker *worker)
         rc = zp__client_new(&ctx->client, &ctx->place);
     if (rc < 0)
         return rc;
-    zmq = zp__client_zmq(ctx->client);
-    if (!zmq)
-        return zp__fail(-ENOMEM, "no memory for a zmq context");
+    rc = zp__client_zmq(ctx->client, &zmq);
+    if (rc < 0)
+        return rc;
     zp__own_begin();
     me->socket = zp__wire_connect(zmq, worker->swarm->address, &name);
     rc = me->socket ? 0 : errno;
