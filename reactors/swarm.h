@@ -4,6 +4,9 @@
  *     map.c            a map as its caller sees it: options, life, progress
  *     map_input.c      items: packed, queued as ranges, asked of the source
  *     map_results.c    results: put in order, handed out
+ *     map_read.c       ... to who asks for them, and waits
+ *     map_calls.c      ... to callbacks
+ *     map_end.c        its end: done, broken off, cancelled
  *     swarm.c          a swarm's life: socket, resize, stop
  *     swarm_worker.c   one worker: forked, greeted, given tasks, dead
  *     swarm_schedule.c who gets what, how much of it, and who gives it back
@@ -103,7 +106,7 @@ struct zp_swarm {
     size_t count;     /* workers that there are to be */
     zp__node over; /* maps that have ended, and of which nobody has anything */
     bool sweep;    /* one of those was given back */
-    zp__node maps;    /* the one whose turn is next comes first */
+    zp__node maps; /* the one whose turn is next comes first */
     uint64_t next_task, next_map;
     uint32_t lives;  /* of all workers so far: each has a number of its own */
     unsigned deaths; /* in a row, without any result in between */
@@ -196,24 +199,41 @@ struct zp_mapping {
 
 /* ---- map.c ---- */
 
+/* Every entry on a map: CHECK is zp__ctx_enter() or zp__ctx_check(); and what
+ * it ends with. */
+int zp__map_enter(const zp_mapping *map, int (*check)(const zp_ctx *ctx));
+int zp__map_done(const zp_mapping *map, int rc);
+
+/* Free MAP if it was given back and nothing holds it. */
+void zp__map_let_go(zp_mapping *map);
+void zp__map_destroy(zp_mapping *map);
+
+/* ---- map_calls.c ---- */
+
+/* Something has changed: callbacks come soon. */
+void zp__map_changed(zp_mapping *map);
+
+/* The callback of MAP's kick and timer. */
+void zp__map_on_kick(void *map);
+
+/* zp_run() goes on as long as there is something to be called for. */
+void zp__map_hold(zp_mapping *map, bool hold);
+
+/* ---- map_end.c ---- */
+
 /* Is all done, or over? Then say so to whoever waits. */
 void zp__map_check_end(zp_mapping *map);
 
 /* It ends with CODE before all is done: ranges and results go. */
 void zp__map_abort(zp_mapping *map, int code, const char *text);
 
-/* All that was added is over, and more can only come from zp_map_add(). */
-bool zp__map_starved(const zp_mapping *map);
-
-/* Something has changed: callbacks come soon. */
-void zp__map_changed(zp_mapping *map);
-
 /* Cancelled: signal those that still run it; is there more to be done later? */
 bool zp__map_press(zp_mapping *map);
 
-/* Free MAP if it was given back and nothing holds it. */
-void zp__map_let_go(zp_mapping *map);
-void zp__map_destroy(zp_mapping *map);
+/* ---- map_read.c ---- */
+
+/* All that was added is over, and more can only come from zp_map_add(). */
+bool zp__map_starved(const zp_mapping *map);
 
 /* ---- map_input.c ---- */
 
