@@ -515,3 +515,21 @@ zp__fork_settle(void)
     else
         drop_lock();
 }
+
+#ifdef ZP_ASAN_LOCKS
+/*
+ * The address sanitizer's run time (of gcc 12) does not hold its allocator's
+ * locks around a fork, as glibc's malloc does: a child that was forked while
+ * libzmq's thread allocated would wait for one that nobody gives back. The
+ * functions are its leak checker's. As other handlers allocate these are
+ * registered before all of them: the last before a fork, the first after it.
+ */
+void zp__asan_lock(void) __asm__("_ZN6__lsan13LockAllocatorEv");
+void zp__asan_unlock(void) __asm__("_ZN6__lsan15UnlockAllocatorEv");
+
+__attribute__((constructor(101))) static void
+asan_forks(void)
+{
+    (void)pthread_atfork(zp__asan_lock, zp__asan_unlock, zp__asan_unlock);
+}
+#endif

@@ -199,10 +199,12 @@ map_under_fire(unsigned flags, size_t window, int kills)
     zp_mapping *map = map_numbers(
         ctx, MAP(.count = 3, .flags = flags, .window = window, .tries = 1000),
         work, &from);
+    zp_map_result result = {.size = sizeof result};
     int64_t n = 0, sum = 0;
+    int rc;
 
     for (; atomic_load(&k->kills) < kills; n++) {
-        zp_map_result result = next_of(map);
+        result = next_of(map);
 
         if (!(flags & ZP_UNORDERED))
             assert_int_equal(result.index, n);
@@ -211,12 +213,13 @@ map_under_fire(unsigned flags, size_t window, int kills)
         sum += (int64_t)result.index;
     }
     from.end = from.next + 1; /* and now it comes to its end */
-    for (zp_map_result result = {.size = sizeof result};
-         zp_map_next(map, &result, SECONDS) == 1; n++) {
+    while ((rc = zp_map_next(map, &result, SECONDS)) == 1) {
         expect_work(&result);
         atomic_fetch_add(&k->results, 1);
         sum += (int64_t)result.index;
+        n++;
     }
+    assert_ok(rc);
     stop_killer(k);
     assert_int_equal(n, from.end);
     assert_int_equal(sum, n * (n - 1) / 2); /* each of them once */
