@@ -153,7 +153,7 @@ areas(zp_ctx *ctx)
 }
 /* [/areas] */
 
-/* [root] */
+/* [square-root] */
 /* The whole root of a number, if it has one. */
 static int
 root(zp_ctx *ctx, const zp_value *item, const zp_value *common)
@@ -170,7 +170,7 @@ root(zp_ctx *ctx, const zp_value *item, const zp_value *common)
         r++;
     return zp_return(ctx, "I", &r);
 }
-/* [/root] */
+/* [/square-root] */
 
 /* [roots] */
 /* What fails is an item, not the map: each has a result of its own, and the
