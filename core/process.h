@@ -249,6 +249,10 @@ void zp__proc_on_end(void *proc);
 /* It will not be started (again): it ends as CODE says, with TEXT. */
 void zp__proc_give_up(zp_proc *proc, int code, const char *text);
 
+/* What has failed was of use: the next attempt comes as soon as after a first
+ * failure. For attempt_fn. */
+void zp__proc_hurry(zp_proc *proc);
+
 /* The timer's callback: the next attempt is due, or a record is owed. */
 void zp__proc_on_timer(void *proc);
 

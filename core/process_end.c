@@ -242,6 +242,13 @@ zp__proc_give_up(zp_proc *proc, int code, const char *text)
     finish(proc);
 }
 
+void
+zp__proc_hurry(zp_proc *proc)
+{
+    if (proc->stage == ZP__PROC_WAITING)
+        zp__timer_set(proc->timer, zp__retry_forgive(proc->retry));
+}
+
 /* The next attempt: what it cannot start for is a failure like any other. */
 static void
 start_again(zp_proc *proc)

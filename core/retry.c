@@ -338,3 +338,10 @@ zp__retry_ask(zp__retry *retry, const zp__attempt *attempt, double *ret_delay,
                  (1 - policy->jitter + 2 * policy->jitter * attempt->random);
     return ZP__RETRY_AFTER;
 }
+
+double
+zp__retry_forgive(zp__retry *retry)
+{
+    retry->used = 0;
+    return grow(retry);
+}

@@ -33,4 +33,8 @@ enum zp__verdict {
 int zp__retry_ask(zp__retry *retry, const zp__attempt *attempt,
                   double *ret_delay, double *ret_span);
 
+/* The attempts so far count as nothing, as after a stable one: the delay after
+ * them, which the next failure multiplies no more. */
+double zp__retry_forgive(zp__retry *retry);
+
 #endif

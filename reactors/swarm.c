@@ -464,10 +464,13 @@ zp__swarm_settle(zp_swarm *swarm)
     leave_if_done(swarm);
     more |= swarm->waiting || swarm->spawn_at > 0;
     swarm->quiet = is_quiet(swarm);
-    if (more && !swarm->ticking) {
-        swarm->ticking = true;
+    if (swarm->spawn_at > 0) {
+        double left = swarm->spawn_at - zp__now();
+
+        zp__timer_set(swarm->timer, left < 0 ? 0 : left < TICK ? left : TICK);
+    } else if (more && !swarm->ticking)
         zp__timer_set(swarm->timer, TICK);
-    }
+    swarm->ticking |= more;
     zp__swarm_let_go(swarm);
 }
 

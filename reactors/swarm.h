@@ -77,6 +77,7 @@ typedef struct zp__worker {
     uint32_t number; /* of the seat */
     uint32_t life;   /* counts attempts: the one that was started last */
     bool up;         /* it has greeted */
+    bool fruitful;   /* it has told of results, in this life */
     bool lost;       /* it is not there any more: its end will be told */
     bool leaving;    /* gets nothing more */
     bool told;       /* to leave */
@@ -110,7 +111,8 @@ struct zp_swarm {
     uint64_t next_task, next_map;
     uint32_t lives;  /* of all workers so far: each has a number of its own */
     unsigned deaths; /* in a row, without any result in between */
-    unsigned spawn_failures; /* likewise, of forks */
+    unsigned spawn_failures; /* of forks, in a row ... */
+    double spawn_since;      /* ... and since when, without any worker */
     double spawn_at;         /* not before; 0: now */
     int code;                /* stopped, or failed: no more maps; else 0 */
     char error[ZP__ERROR_MAX];

@@ -24,8 +24,12 @@
 #define WORTH_IT 0.0002 /* seconds of work that are worth being taken back */
 #define SILENT 0.02     /* a worker unheard of for so long is in a slow item */
 #define PUMP_MAX 0.005  /* seconds until the loop has its turn again */
-#define SPAWN_AGAIN 0.1 /* seconds until a fork that failed is tried again */
-#define SPAWN_TRIES 50  /* of those in vain, without any worker */
+#define SPAWN_AGAIN 0.002 /* seconds until a failed fork is tried again, ...   \
+                           */
+#define SPAWN_DOUBLE 6    /* ... twice as many so many times */
+#define SPAWN_TRIES 10    /* at least, and ... */
+#define SPAWN_PATIENCE 5  /* ... seconds, in vain, without any worker: no more \
+                           */
 
 /* --------------------------------------------------------------- workers -- */
 
@@ -97,9 +101,14 @@ static void
 spawn_failed(zp_swarm *swarm, int rc, size_t others)
 {
     char text[ZP__ERROR_MAX];
+    double now = zp__now();
+    unsigned n = swarm->spawn_failures++;
 
-    swarm->spawn_at = zp__now() + SPAWN_AGAIN;
-    if (others || ++swarm->spawn_failures < SPAWN_TRIES)
+    if (others || !n)
+        swarm->spawn_since = now;
+    swarm->spawn_at =
+        now + SPAWN_AGAIN * (1 << (n < SPAWN_DOUBLE ? n : SPAWN_DOUBLE));
+    if (n < SPAWN_TRIES || now - swarm->spawn_since < SPAWN_PATIENCE)
         return;
     snprintf(text, sizeof text, "%s", zp__fail_text());
     zp__swarm_fail(swarm, rc, text);

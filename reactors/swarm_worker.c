@@ -28,8 +28,8 @@
 #include "reactors/swarm.h"
 
 #define RETRY_DELAY 0.005 /* seconds until a dead one is started again, ... */
-#define RETRY_MAX 0.5 /* ... growing up to this, as long as each lives ... */
-#define RETRY_STABLE 0.02 /* ... less than this */
+#define RETRY_MAX 0.5 /* ... growing up to this, as long as each begins ... */
+#define RETRY_STABLE 0.02 /* ... nothing, and lives less than this */
 #define STILLBORN_MAX 16  /* deaths of workers that had begun nothing, ... */
                           /* ... beside one of each that there is to be */
 
@@ -341,6 +341,7 @@ take_results(zp__worker *worker, zp__task *task, const zp__report *report,
     task->load -= share;
     worker->load -= share;
     worker->heard = zp__now();
+    worker->fruitful = true;
     learn(map, report);
     worker->swarm->deaths = 0;
     if (map->ended)
@@ -526,15 +527,18 @@ on_attempt(zp_proc *proc, void *user)
     zp__worker *worker = user;
     zp_swarm *swarm = worker->swarm;
     char how[ZP__RECORD_TEXT + 192];
-    bool counts = !worker->up && !worker->leaving;
+    bool counts = !worker->up && !worker->leaving, begun;
 
     epitaph(proc, how, sizeof how);
     zp__swarm_read(swarm);
     worker->up = worker->told = worker->lost = false;
     counts |= worker->n_tasks > 0;
-    if (!bury_tasks(worker, how) && counts &&
-        ++swarm->deaths >= STILLBORN_MAX + swarm->count)
+    begun = bury_tasks(worker, how);
+    if (begun || worker->fruitful)
+        zp__proc_hurry(proc);
+    if (!begun && counts && ++swarm->deaths >= STILLBORN_MAX + swarm->count)
         zp__swarm_fail(swarm, ZP_ECRASHLOOP, how);
+    worker->fruitful = false;
     worker->life = ++swarm->lives;
     worker->unborn = zp__now();
     zp__kick(swarm->kick);

@@ -186,6 +186,20 @@ test_a_stable_run_begins_anew(void **state)
 }
 
 static void
+test_what_is_forgiven_begins_anew(void **state)
+{
+    (void)state;
+    bench b = {
+        .retry = policy_of((zp_retry){.retries = 3, .delay = 1, .backoff = 2})};
+    DELAYS_ARE(&b, 1, 2, 4);
+    assert_true(zp__retry_forgive(b.retry) == 1);
+    assert_true(zp__retry_forgive(b.retry) == 1);
+    DELAYS_ARE(&b, 1, 2, 4);
+    assert_int_equal(fail_after(&b, 1), ZP__RETRY_OVER);
+    zp__retry_free(b.retry);
+}
+
+static void
 test_a_loop_is_found_before_the_retries_end(void **state)
 {
     (void)state;
@@ -557,6 +571,7 @@ main(void)
         ZP_TEST(test_no_delay_overflows),
         ZP_TEST(test_jitter_spreads_and_does_not_add_up),
         ZP_TEST(test_a_stable_run_begins_anew),
+        ZP_TEST(test_what_is_forgiven_begins_anew),
         ZP_TEST(test_a_loop_is_found_before_the_retries_end),
         ZP_TEST(test_failures_far_apart_are_no_loop),
         ZP_TEST(test_stable_runs_can_make_a_loop),
