@@ -213,8 +213,11 @@ static inline bool
 is_quiet(void *user)
 {
     struct quiet_wait *w = user;
+    pid_t pids[16];
 
     assert_true(zp_ctx_dispatch(w->ctx) >= 0);
+    if ((int)zp_test_children(getpid(), pids, 16) > w->n + 1 && w->n < 15)
+        return false; /* beside the state's warden: the quick way to see it */
     return count_processes(w->ctx) == w->n;
 }
 
@@ -223,8 +226,10 @@ expect_processes(zp_ctx *ctx, int n)
 {
     struct quiet_wait w = {ctx, n};
 
-    if (!zp_test_until(is_quiet, &w, 20))
-        fail_msg("%d processes, not %d", count_processes(ctx), n);
+    if (zp_test_until(is_quiet, &w, 20))
+        return;
+    zp_test_name_descendants("there is");
+    fail_msg("%d processes, not %d", count_processes(ctx), n);
 }
 
 #endif

@@ -5,7 +5,7 @@
 #include "tests/api/mapping.h"
 #include "tests/fault/no_memory.h"
 
-#define ITEMS 4
+#define ITEMS 4 /* 2 with a process for each */
 
 static zp_ctx *ctx;
 static int fds; /* open when all is quiet; 0: not known yet */
@@ -97,11 +97,11 @@ check_next(zp_mapping *map, uint64_t i, unsigned flags)
 }
 
 static int
-read_all(zp_mapping *map, unsigned flags)
+read_all(zp_mapping *map, uint64_t n, unsigned flags)
 {
     int rc = 0, got;
 
-    for (uint64_t i = 0; i < ITEMS; i++) {
+    for (uint64_t i = 0; i < n; i++) {
         got = check_next(map, i, flags);
         if (got < 0 && progress_of(map).code < 0)
             return got; /* the map is over */
@@ -124,7 +124,7 @@ look_and_square(zp_ctx *worker, const zp_value *item, const zp_value *common)
 static int
 run_map(zp_swarm *swarm, bool per_item, const zp_map_options *options)
 {
-    numbers from = {.end = ITEMS, .each = 2};
+    numbers from = {.end = per_item ? ITEMS / 2 : ITEMS, .each = 2};
     zp_mapping *map = NULL;
     int rc;
 
@@ -136,7 +136,7 @@ run_map(zp_swarm *swarm, bool per_item, const zp_map_options *options)
             ctx, &map, options, look_and_square, give_numbers, &from);
     if (rc < 0)
         return rc;
-    rc = read_all(map, options->flags);
+    rc = read_all(map, (uint64_t)from.end, options->flags);
     zp_map_free(map);
     return rc == -EPROTO ? -ENOMEM : rc; /* the source's */
 }

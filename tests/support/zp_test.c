@@ -215,6 +215,26 @@ zp_test_descendants(pid_t *pids, size_t n)
     return found;
 }
 
+size_t
+zp_test_children(pid_t parent, pid_t *pids, size_t n)
+{
+    char path[60];
+    size_t found = 0;
+    int pid;
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)parent,
+             (int)parent);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return 0;
+    while (found < n && fscanf(file, "%d", &pid) == 1) {
+        char state = zp_test_process_state(pid);
+        if (state && state != 'Z' && state != 'X')
+            pids[found++] = pid;
+    }
+    fclose(file);
+    return found;
+}
+
 /* A server whose warden has ended is a child of the subreaper: of ours. */
 size_t
 zp_test_others(pid_t server)
@@ -245,25 +265,44 @@ nobody_left(void *user)
     return pid < 0;
 }
 
+/* What /proc/PID/NAME has, on one line. */
+static const char *
+proc_text(pid_t pid, const char *name, char *text, size_t room)
+{
+    char path[60];
+    snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? 0 : read(fd, text, room - 1);
+    if (fd >= 0)
+        close(fd);
+    text[got > 0 ? got : 0] = 0;
+    for (ssize_t k = 0; k + 1 < got; k++)
+        if (!text[k] || text[k] == '\n')
+            text[k] = ' ';
+    return text;
+}
+
+void
+zp_test_name_descendants(const char *why)
+{
+    pid_t pids[PIDS];
+    size_t n = zp_test_descendants(pids, PIDS);
+    char command[200], where[60];
+    for (size_t i = 0; i < n && i < PIDS; i++)
+        print_error("# %s: process %d (%c, %s): %s\n", why, (int)pids[i],
+                    zp_test_process_state(pids[i]),
+                    proc_text(pids[i], "wchan", where, sizeof(where)),
+                    proc_text(pids[i], "cmdline", command, sizeof(command)));
+}
+
 static void
 kill_descendants(const char *why)
 {
     pid_t pids[PIDS];
+    zp_test_name_descendants(why);
     size_t n = zp_test_descendants(pids, PIDS);
-    for (size_t i = 0; i < n && i < PIDS; i++) {
-        char path[40], command[200] = "";
-        snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pids[i]);
-        int fd = open(path, O_RDONLY | O_CLOEXEC);
-        ssize_t got = fd < 0 ? 0 : read(fd, command, sizeof(command) - 1);
-        if (fd >= 0)
-            close(fd);
-        for (ssize_t k = 0; k + 1 < got; k++)
-            if (!command[k])
-                command[k] = ' ';
-        print_error("# %s: process %d (%c): %s\n", why, (int)pids[i],
-                    zp_test_process_state(pids[i]), command);
+    for (size_t i = 0; i < n && i < PIDS; i++)
         kill(pids[i], SIGKILL);
-    }
 }
 
 pid_t

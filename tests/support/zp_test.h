@@ -110,6 +110,13 @@ int zp_test_wait(pid_t pid, double seconds);
  * subreaper. */
 size_t zp_test_descendants(pid_t *pids, size_t n);
 
+/* Say which those are, and what they are at. */
+void zp_test_name_descendants(const char *why);
+
+/* At most N live children of PARENT's main thread. Quick, and not reliable: one
+ * may be left out while others end. */
+size_t zp_test_children(pid_t parent, pid_t *pids, size_t n);
+
 /* How many live descendants there are besides the two of a state: the server
  * with this pid and its warden. The test fails if one of these is none. */
 size_t zp_test_others(pid_t server);
