@@ -87,6 +87,9 @@ zp__map_destroy(zp_mapping *map)
 
     zp__map_hold(map, false);
     zp__list_remove(&map->node);
+    zp__list_remove(&map->turn);
+    zp__list_remove(&map->ending);
+    zp__list_remove(&map->awaited);
     zp__map_drop_results(map);
     for (uint32_t i = 0; i < swarm->n_seats; i++)
         if (swarm->workers[i])
@@ -96,6 +99,7 @@ zp__map_destroy(zp_mapping *map)
     zp__handle_free(map->timer);
     zp_value_free(map->kept.value);
     zp__share_free(map);
+    free(map->knows);
     free(map->common);
     free(map);
 }
@@ -124,7 +128,11 @@ new_map(zp_swarm *swarm, zp_mapping **ret, const zp_map_options *options,
     map->source_user = user;
     zp__list_init(&map->queue);
     zp__list_init(&map->batches);
+    zp__list_init(&map->ending);
+    zp__list_init(&map->awaited);
+    zp__list_init(&map->turn);
     zp__list_append(&swarm->maps, &map->node);
+    zp__list_append(&swarm->turns, &map->turn);
     rc = take_options(map, options);
     if (rc == 0)
         rc = zp__loop_kick(map->ctx->loop, &map->kick, zp__map_on_kick, map);

@@ -20,6 +20,7 @@ end(zp_mapping *map)
 {
     map->ended = map->input_end = true;
     zp__map_drop_input(map);
+    zp__list_append(&map->swarm->ending, &map->ending);
     zp__map_changed(map);
     if (map->swarm->lent)
         map->swarm->closing = true;
@@ -40,6 +41,8 @@ take_all_back(zp_mapping *map)
     zp_swarm *swarm = map->swarm;
     zp__range *range;
 
+    if (!map->tasks)
+        return;
     for (uint32_t i = 0; i < swarm->n_seats; i++)
         for (unsigned cell = 0; swarm->workers[i] && cell < ZP__CELLS; cell++) {
             zp__task *task = swarm->workers[i]->tasks[cell];
@@ -119,7 +122,8 @@ zp_map_free(zp_mapping *map)
     cancel(map);
     map->given_up = true;
     zp__map_hold(map, false);
-    map->swarm->sweep = true;
+    if (map->over)
+        zp__swarm_put_by(map->swarm, map); /* to the others that go */
     if (map->swarm->lent) {
         map->swarm->given_up = true;
         zp__swarm_leave(map->swarm, false);

@@ -14,7 +14,8 @@
 
 #include "reactors/swarm.h"
 
-#define BLOB 65536 /* bytes; a larger item has one of its own */
+#define BLOB 65536     /* bytes; a larger item has one of its own */
+#define BLOB_FIRST 512 /* many maps are of a single item */
 
 /* ----------------------------------------------------------------- blobs -- */
 
@@ -117,6 +118,7 @@ zp__map_requeue(zp_mapping *map, zp__range *range)
         at = at->next;
     zp__list_append(at, &range->node);
     map->queued += range->n;
+    zp__map_turn(map);
 }
 
 /* What is in the open blob and in no range becomes one. */
@@ -194,16 +196,37 @@ zp__map_full(const zp_mapping *map)
                                       map->held >= map->window_bytes);
 }
 
+bool
+zp__map_stuck(const zp_mapping *map)
+{
+    return !map->out && zp__map_has_result(map) && zp__map_full(map) &&
+           (!map->queued || map->held >= map->window_bytes);
+}
+
+void
+zp__map_turn(zp_mapping *map)
+{
+    if (zp__list_empty(&map->turn))
+        zp__list_append(&map->swarm->turns, &map->turn);
+}
+
+bool
+zp__map_rests(zp_mapping *map)
+{
+    return map->ended || (!map->queued && (!map->source || map->input_end));
+}
+
 static int
 open_blob(zp_mapping *map, size_t size)
 {
+    size_t room = map->open ? BLOB : BLOB_FIRST;
     zp__blob *blob;
 
     if (map->open && map->open->room - map->open->size >= size)
         return 0;
     if (map->open && seal(map) < 0)
         return zp__fail(-ENOMEM, "no memory for an item");
-    blob = new_blob(size > BLOB ? size : BLOB);
+    blob = new_blob(size > room ? size : room);
     if (!blob)
         return zp__fail(-ENOMEM, "no memory for an item of %zu bytes", size);
     zp__blob_drop(map->open);
@@ -229,6 +252,7 @@ zp__map_add_image(zp_mapping *map, const void *image, size_t size)
     map->held += sizeof length + size;
     map->queued++;
     map->added++;
+    zp__map_turn(map);
     map->bytes_item += ((double)size - map->bytes_item) / 16;
     if (!map->sourcing)
         zp__kick(map->swarm->kick);

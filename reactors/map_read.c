@@ -132,7 +132,7 @@ is_stuck(const zp_mapping *map)
 {
     bool called = (map->result_fn || map->share) && !map->calling;
 
-    return !called && !map->out && zp__map_has_result(map) && zp__map_full(map);
+    return !called && zp__map_stuck(map);
 }
 
 /* ... and all of it has gone where it belongs? */
@@ -140,6 +140,20 @@ static bool
 is_over(const zp_mapping *map)
 {
     return map->ended && (!map->share || map->told || map->calling);
+}
+
+static int
+wait_settled(zp_mapping *map, double timeout, bool *ret_gone)
+{
+    int rc;
+
+    map->settled = false;
+    if (map->waits++ == 0)
+        zp__list_append(&map->swarm->awaited, &map->awaited);
+    rc = wait_for(map, &map->settled, timeout, ret_gone);
+    if (!*ret_gone && --map->waits == 0)
+        zp__list_remove(&map->awaited);
+    return rc;
 }
 
 int
@@ -154,8 +168,7 @@ zp_map_wait(zp_mapping *map, double timeout)
     if (rc == 0) /* results may have been read: the window has room again */
         zp__kick(map->swarm->kick);
     while (rc == 0 && !is_over(map) && (rc = check_fed(map)) == 0) {
-        map->settled = false;
-        rc = wait_for(map, &map->settled, left, &gone);
+        rc = wait_settled(map, left, &gone);
         if (gone)
             return rc;
         if (timeout > 0)

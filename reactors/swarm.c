@@ -319,6 +319,9 @@ zp__swarm_make(zp_ctx *ctx, zp_swarm **ret, const zp_swarm_options *given,
     swarm->ctx = ctx;
     zp__list_init(&swarm->maps);
     zp__list_init(&swarm->over);
+    zp__list_init(&swarm->turns);
+    zp__list_init(&swarm->ending);
+    zp__list_init(&swarm->awaited);
     rc = take_options(swarm, &options);
     if (rc == 0)
         rc = open_parts(swarm);
@@ -366,23 +369,30 @@ zp__swarm_destroy(zp_swarm *swarm)
     close_parts(swarm);
 }
 
-/* Of MAP nothing is to be done any more, but that its results are read. */
-static void
-put_by(zp_swarm *swarm, zp_mapping *map)
+/* Of MAP nothing is to be done any more, but that its results are read, or that
+ * it goes. */
+void
+zp__swarm_put_by(zp_swarm *swarm, zp_mapping *map)
 {
+    map->over = true;
+    zp__list_remove(&map->ending);
     zp__list_remove(&map->node);
-    zp__list_append(&swarm->over, &map->node);
-    swarm->sweep |= map->given_up;
+    zp__list_append(map->given_up ? swarm->over.next : &swarm->over,
+                    &map->node);
 }
 
+/* What was given back, but for what somebody on the stack looks at. */
 static void
 sweep(zp_swarm *swarm)
 {
-    if (!swarm->sweep)
-        return;
-    swarm->sweep = false;
     ZP__EACH(at, next, &swarm->over)
-    zp__map_let_go(ZP__OF(at, zp_mapping, node));
+    {
+        zp_mapping *map = ZP__OF(at, zp_mapping, node);
+
+        if (!map->given_up)
+            return;
+        zp__map_let_go(map);
+    }
 }
 
 /* Press those that should have ended; is there anybody left to be pressed? */
@@ -450,20 +460,26 @@ zp__swarm_settle(zp_swarm *swarm)
     bool more = press_leaving(swarm);
 
     more |= press_unborn(swarm);
-    ZP__EACH(at, next, &swarm->maps)
+    ZP__EACH(at, next, &swarm->ending)
     {
-        zp_mapping *map = ZP__OF(at, zp_mapping, node);
+        zp_mapping *map = ZP__OF(at, zp_mapping, ending);
 
         more |= zp__map_press(map);
-        map->settled |= map->ended || zp__map_starved(map) ||
-                        (!map->out && zp__map_full(map));
-        if (map->ended && !map->tasks)
-            put_by(swarm, map);
+        if (!map->tasks)
+            zp__swarm_put_by(swarm, map);
+    }
+    ZP__EACH(at, next, &swarm->awaited)
+    {
+        zp_mapping *map = ZP__OF(at, zp_mapping, awaited);
+
+        map->settled |=
+            map->ended || zp__map_starved(map) || zp__map_stuck(map);
     }
     sweep(swarm);
     leave_if_done(swarm);
     more |= swarm->waiting || swarm->spawn_at > 0;
-    swarm->quiet = is_quiet(swarm);
+    if (swarm->pins)
+        swarm->quiet = is_quiet(swarm);
     if (swarm->spawn_at > 0) {
         double left = swarm->spawn_at - zp__now();
 

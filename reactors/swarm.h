@@ -105,9 +105,13 @@ struct zp_swarm {
     zp__worker *workers[ZP__WORKERS_MAX];
     uint32_t n_seats; /* of workers[], so far in use */
     size_t count;     /* workers that there are to be */
-    zp__node over; /* maps that have ended, and of which nobody has anything */
-    bool sweep;    /* one of those was given back */
-    zp__node maps; /* the one whose turn is next comes first */
+    zp__node maps;    /* all but those in ... */
+    zp__node over;    /* ... which have ended, and of which nobody has anything;
+                         those that were given back come first */
+    zp__node turns;   /* of maps: may have something to be handed out; the one
+                         whose turn is next comes first */
+    zp__node ending;  /* those that have ended, and are not in `over` yet */
+    zp__node awaited; /* somebody is in zp_map_wait() of these */
     uint64_t next_task, next_map;
     uint32_t lives;  /* of all workers so far: each has a number of its own */
     unsigned deaths; /* in a row, without any result in between */
@@ -136,10 +140,12 @@ typedef struct zp__kept {
 } zp__kept;
 
 struct zp_mapping {
-    zp__node node; /* of swarm->maps */
+    zp__node node;                  /* of swarm->maps, or swarm->over */
+    zp__node turn, ending, awaited; /* of the swarm's lists, or of none */
+    unsigned waits;                 /* zp_map_wait() on the stack */
     zp_ctx *ctx;
-    zp_swarm *swarm; /* NULL: that was freed */
-    uint64_t id;     /* within the swarm */
+    zp_swarm *swarm;
+    uint64_t id; /* within the swarm */
     unsigned flags;
     size_t chunk, window, window_bytes;
     unsigned tries;
@@ -152,7 +158,8 @@ struct zp_mapping {
     void *user;
     void *common; /* image */
     size_t common_size;
-    uint32_t knows[ZP__WORKERS_MAX]; /* a worker's life that was told of it */
+    uint32_t *knows; /* of each seat the worker's life that was told of it */
+    uint32_t n_knows;
 
     /* input */
     zp__blob *open; /* items not in any range yet */
@@ -180,6 +187,7 @@ struct zp_mapping {
     bool ready;       /* zp_map_next() waits for this: a result, or the end */
     bool settled;     /* zp_map_wait(): the end, or nothing more to be done */
     bool calling;     /* a callback is on the stack */
+    bool over;        /* it is in swarm->over */
     int64_t looked;   /* when the caller's loop was last run: zp__tick() */
     zp__handle *kick, *timer; /* callbacks; progress and cancelling */
     bool holds_loop;
@@ -241,8 +249,15 @@ bool zp__map_starved(const zp_mapping *map);
 
 int zp__map_add_image(zp_mapping *map, const void *image, size_t size);
 
-/* Is its window full? */
+/* Is its window full? And of results only, so that nothing more will happen
+ * before some are read? */
 bool zp__map_full(const zp_mapping *map);
+bool zp__map_stuck(const zp_mapping *map);
+
+/* It may have something to be handed out: it takes part in the turns; or it has
+ * nothing, and does not. */
+void zp__map_turn(zp_mapping *map);
+bool zp__map_rests(zp_mapping *map);
 
 /* Make more queued items, if the source has some, until there are WANT, or it
  * has taken some milliseconds. false: the context is gone. */
@@ -333,6 +348,9 @@ void zp__swarm_let_go(zp_swarm *swarm);
 /* -EDEADLK inside a source function of SWARM's, or inside an atomic operation,
  * else 0. */
 int zp__swarm_may_wait(const zp_swarm *swarm, const char *what);
+
+/* MAP has ended, and no worker has anything of it. */
+void zp__swarm_put_by(zp_swarm *swarm, zp_mapping *map);
 
 /* After each round: what has ended goes, what is to end is pressed. SWARM may
  * be gone afterwards. */

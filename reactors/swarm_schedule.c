@@ -55,8 +55,8 @@ queued(const zp_swarm *swarm)
 {
     uint64_t n = 0;
 
-    ZP__EACH(at, next, &swarm->maps)
-    n += ZP__OF(at, zp_mapping, node)->queued;
+    ZP__EACH(at, next, &swarm->turns)
+    n += ZP__OF(at, zp_mapping, turn)->queued;
     return n;
 }
 
@@ -217,10 +217,11 @@ may_give(const zp_mapping *map)
 
 /* The map whose turn it was comes last. */
 static void
-next_turn(zp_swarm *swarm, zp_mapping *map)
+next_turn(zp_mapping *map)
 {
-    zp__list_remove(&map->node);
-    zp__list_append(&swarm->maps, &map->node);
+    zp__list_remove(&map->turn);
+    if (!zp__map_rests(map))
+        zp__map_turn(map);
 }
 
 /* Give WORKER a task of MAP: 1, or it turned out to be dead; 0: there is none
@@ -253,7 +254,7 @@ give_of(zp_mapping *map, zp__worker *worker)
     }
     if (worker->single)
         zp__worker_last(worker);
-    next_turn(swarm, map);
+    next_turn(map);
     return 1;
 }
 
@@ -262,11 +263,15 @@ give(zp_swarm *swarm, zp__worker *worker)
 {
     int rc = 0;
 
-    ZP__EACH(at, next, &swarm->maps)
+    ZP__EACH(at, next, &swarm->turns)
     {
-        rc = give_of(ZP__OF(at, zp_mapping, node), worker);
+        zp_mapping *map = ZP__OF(at, zp_mapping, turn);
+
+        rc = give_of(map, worker);
         if (rc)
             return rc;
+        if (zp__map_rests(map))
+            zp__list_remove(&map->turn);
     }
     return 0;
 }
@@ -376,8 +381,8 @@ hand_out(zp_swarm *swarm)
 static int
 fill(zp_swarm *swarm)
 {
-    ZP__EACH(at, next, &swarm->maps)
-    if (!zp__map_fill(ZP__OF(at, zp_mapping, node), swarm->count))
+    ZP__EACH(at, next, &swarm->turns)
+    if (!zp__map_fill(ZP__OF(at, zp_mapping, turn), swarm->count))
         return -ECANCELED;
     return 0;
 }

@@ -168,6 +168,29 @@ new_intro(const zp_mapping *map, size_t *ret_size)
     return body;
 }
 
+static bool
+knows(const zp__worker *worker, const zp_mapping *map)
+{
+    return worker->number < map->n_knows &&
+           map->knows[worker->number] == worker->life;
+}
+
+static int
+room_to_know(zp_mapping *map, uint32_t n)
+{
+    uint32_t *more;
+
+    if (n <= map->n_knows)
+        return 0;
+    more = realloc(map->knows, n * sizeof *more);
+    if (!more)
+        return -ENOMEM;
+    memset(more + map->n_knows, 0, (n - map->n_knows) * sizeof *more);
+    map->knows = more;
+    map->n_knows = n;
+    return 0;
+}
+
 /* Tell WORKER of MAP, once in each of its lives. */
 static int
 introduce(zp__worker *worker, zp_mapping *map)
@@ -177,8 +200,10 @@ introduce(zp__worker *worker, zp_mapping *map)
     size_t size;
     int rc;
 
-    if (map->knows[worker->number] == worker->life)
+    if (knows(worker, map))
         return 0;
+    if (room_to_know(map, worker->number + 1) < 0)
+        return -ENOMEM;
     body = new_intro(map, &size);
     rc = body ? send_order(worker, &order, body, size, NULL, NULL) : -ENOMEM;
     free(body);
@@ -570,7 +595,7 @@ zp__worker_forget(zp__worker *worker, zp_mapping *map)
             (void)zp__cell_cut(&worker->seat->cell[cell], 0);
             zp__range_free(drop_task(worker, cell));
         }
-    if (worker->up && map->knows[worker->number] == worker->life)
+    if (worker->up && knows(worker, map))
         (void)send_order(worker, &order, NULL, 0, NULL, NULL);
 }
 

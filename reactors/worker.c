@@ -23,6 +23,8 @@
 #define SEND_EVERY 0.008       /* seconds of results that are gathered ... */
 #define SEND_BYTES (256 << 10) /* ... and bytes */
 
+#define BUCKETS 64
+
 /* A map that we were told of. */
 typedef struct known {
     zp__node node;
@@ -46,7 +48,8 @@ typedef struct crew {
     void *socket;
     zp__owned *owned;
     zp__handle *readable, *kick;
-    zp__node maps, jobs;
+    zp__node maps[BUCKETS]; /* by id */
+    zp__node jobs;
     zp_value *item;
     bool busy;    /* an item's function is on the stack */
     bool leaving; /* when the jobs are done */
@@ -180,20 +183,12 @@ keep_answer(crew *me, int code)
 /* ------------------------------------------------------------------ items --
  */
 
-/* The one that was asked for last is the first. */
 static known *
 find(crew *me, uint64_t id)
 {
-    ZP__EACH(at, next, &me->maps)
-    {
-        if (ZP__OF(at, known, node)->id != id)
-            continue;
-        if (me->maps.next != at) {
-            zp__list_remove(at);
-            zp__list_append(me->maps.next, at);
-        }
+    ZP__EACH(at, next, &me->maps[id % BUCKETS])
+    if (ZP__OF(at, known, node)->id == id)
         return ZP__OF(at, known, node);
-    }
     return NULL;
 }
 
@@ -369,7 +364,7 @@ on_map(crew *me, const zp__order *order, zp__message *body)
     if (intro.common)
         rc = zp__value_copy(&new->common, bytes + intro.path, intro.common);
     zp__list_init(&new->node);
-    zp__list_append(&me->maps, &new->node);
+    zp__list_append(me->maps[new->id % BUCKETS].next, &new->node);
     return rc;
 }
 
@@ -503,8 +498,10 @@ close_all(crew *me)
     me->ctx->worker_free = NULL;
     ZP__EACH(at, next, &me->jobs)
     drop(ZP__OF(at, job, node));
-    ZP__EACH(at, next, &me->maps)
-    forget(ZP__OF(at, known, node));
+    for (int i = 0; i < BUCKETS; i++) {
+        ZP__EACH(at, next, &me->maps[i])
+        forget(ZP__OF(at, known, node));
+    }
     zp__handle_free(me->readable);
     zp__handle_free(me->kick);
     if (me->socket)
@@ -533,7 +530,8 @@ zp__worker_main(zp_ctx *ctx, void *user)
     crew me = {.ctx = ctx, .seat = worker->seat};
     int rc;
 
-    zp__list_init(&me.maps);
+    for (int i = 0; i < BUCKETS; i++)
+        zp__list_init(&me.maps[i]);
     zp__list_init(&me.jobs);
     ctx->worker = &me;
     ctx->worker_free = worker_free;
