@@ -320,35 +320,50 @@ check leader leader "$((2 * ${ZP_TEST_SLOW:-1}))"
 # Its output may go anywhere.
 same "cookie_eater | cat ends" 11 "$("$bin/cookie_eater" | cat | wc -l)"
 
-# Again and again while the processors are busy with other things: two hundred
-# feasts, and twenty rounds of the others.
-rounds=200
+# Again and again, all of them at once, while the processors are busy with other
+# things: two hundred feasts, and twenty rounds of the others.
+rounds=50
 others=20
-case ${ZP_TEST_SLOW-1} in 1) ;; *) rounds=5 others=2 ;; esac
+case ${ZP_TEST_SLOW-1} in 1) ;; *) rounds=2 others=2 ;; esac
 busy=()
 for ((i = 0; i < $(nproc); i++)); do
     (while :; do :; done) &
     busy+=($!)
 done
-under_load() { # under_load ROUNDS COMMAND...
-    rounds=$1
-    shift
-    bad=0
-    for ((i = 0; i < rounds; i++)); do
-        "$@" >"$work/round" </dev/null || {
-            bad=$((bad + 1))
-            explain "$work/round"
-        }
-    done
-    same "under load, $rounds times: $*" 0 $bad
+
+# stream ROUNDS COMMAND...: in a directory of its own, what was wrong to `bad`.
+streams=()
+pids=()
+stream() {
+    streams+=("$*")
+    mkdir "$work/${#streams[@]}"
+    cp "$work"/*.prints "$work/${#streams[@]}"
+    (
+        work=$work/${#streams[@]}
+        rounds=$1
+        shift
+        for ((i = 0; i < rounds; i++)); do
+            "$@" >"$work/round" </dev/null || {
+                echo "round $i:"
+                cat "$work/round"
+            }
+        done >"$work/bad" 2>&1
+    ) &
+    pids+=($!)
 }
-under_load $rounds feasts cookie_eater 5 5 0
+for i in 1 2 3 4; do
+    stream $rounds feasts cookie_eater 5 5 0
+done
 for example in chain_reaction peanut_processor state_watchers \
     process_map swarm nested_procs retries services; do
-    under_load $others prints_again $example
+    stream $others prints_again $example
 done
-under_load $others luck_test
-under_load $others leader 15
+stream $others luck_test
+stream $others leader 15
+wait "${pids[@]}"
+for i in "${!streams[@]}"; do
+    same "under load, times ${streams[i]}" "" "$(cat "$work/$((i + 1))/bad")"
+done
 kill "${busy[@]}"
 wait "${busy[@]}" 2>/dev/null
 wait $button
