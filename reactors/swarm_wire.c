@@ -16,8 +16,9 @@
 #include "core/image.h"
 #include "core/zmq_call.h"
 
-#define LINGER 2000   /* ms */
-#define COPY_MAX 1024 /* bytes of a body that are rather copied */
+#define OWNER_LINGER 100   /* ms */
+#define WORKER_LINGER 2000 /* ms */
+#define COPY_MAX 1024      /* bytes of a body that are rather copied */
 
 _Static_assert(sizeof(zp__message) == sizeof(zmq_msg_t), "zmq_msg_t");
 
@@ -108,16 +109,17 @@ zp__answers_check(const void *body, size_t size, uint32_t n)
 
 /* --------------------------------------------------------------- sockets -- */
 
-/* The last results are not lost with the context. And libzmq (4.3.4,
- * session_base.cpp) aborts the process when a socket without LINGER is closed
- * while a message of two frames is on its way and the peer goes, too. */
+/* A worker's last results are not lost with its context. What the owner has for
+ * a dead worker libzmq keeps, and the context's end, for all of the time; but
+ * (4.3.4, session_base.cpp) it aborts the process when a socket without LINGER
+ * is closed while a message of two frames is on its way and the peer goes. */
 static int
-set_options(void *socket)
+set_options(void *socket, int linger)
 {
-    static const int options[][2] = {
+    const int options[][2] = {
         {ZMQ_SNDHWM, 0},
         {ZMQ_RCVHWM, 0},
-        {ZMQ_LINGER, LINGER},
+        {ZMQ_LINGER, linger},
         {ZMQ_RECONNECT_IVL, 2},
         {ZMQ_RECONNECT_IVL_MAX, 250},
     };
@@ -146,7 +148,7 @@ zp__wire_bind(void *zmq, const char *address)
 
     if (!socket)
         return NULL;
-    rc = set_options(socket);
+    rc = set_options(socket, OWNER_LINGER);
     if (rc == 0)
         rc = zp__zmq_set(socket, ZMQ_ROUTER_MANDATORY, 1);
     while (rc == 0 && zmq_bind(socket, address) < 0)
@@ -167,7 +169,7 @@ zp__wire_connect(void *zmq, const char *address, const zp__name *name)
 
     if (!socket)
         return NULL;
-    rc = set_options(socket);
+    rc = set_options(socket, WORKER_LINGER);
     if (rc == 0)
         rc = zp__zmq_topic(socket, ZMQ_ROUTING_ID, name, sizeof *name);
     while (rc == 0 && zmq_connect(socket, address) < 0)

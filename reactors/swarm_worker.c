@@ -595,7 +595,7 @@ zp__worker_forget(zp__worker *worker, zp_mapping *map)
             (void)zp__cell_cut(&worker->seat->cell[cell], 0);
             zp__range_free(drop_task(worker, cell));
         }
-    if (worker->up && knows(worker, map))
+    if (worker->up && !worker->told && knows(worker, map))
         (void)send_order(worker, &order, NULL, 0, NULL, NULL);
 }
 
