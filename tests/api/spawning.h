@@ -112,6 +112,15 @@ sleeps(zp_ctx *ctx, void *arg)
     return 0;
 }
 
+/* Prints ARG, a text; that it is flushed is up to others. */
+static inline int
+prints(zp_ctx *ctx, void *arg)
+{
+    (void)ctx;
+    printf("%s", (const char *)arg);
+    return 0;
+}
+
 /* Ends when ARG, a zp_sync, is posted. */
 static inline int
 waits_for_post(zp_ctx *ctx, void *arg)

@@ -346,13 +346,6 @@ test_once(void **state)
  */
 
 static int
-ignores_term(zp_ctx *ctx, const zp_value *item, const zp_value *common)
-{
-    signal(SIGTERM, SIG_IGN);
-    return never_ends(ctx, item, common);
-}
-
-static int
 stops_itself(zp_ctx *ctx, const zp_value *item, const zp_value *common)
 {
     raise(SIGSTOP);

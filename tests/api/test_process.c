@@ -2,68 +2,14 @@
  * test_process.c - children: what they get, how they end, what their parent
  * learns, and that none of them outlives it.
  */
-#include "tests/support/zp_test.h"
+#include "tests/api/spawning.h"
 
-#include <errno.h>
 #include <math.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
-#include <unistd.h>
-
-#include <zp_ev.h>
-
-static zp_ctx *
-new_ctx(const zp_ctx_options *options)
-{
-    zp_ctx *ctx = NULL;
-    int rc = zp_ctx_new(&ctx, options);
-
-    if (rc < 0)
-        fail_msg("zp_ctx_new: %s: %s", zp_strerror(rc), zp_ctx_error(NULL));
-    return ctx;
-}
-
-static zp_proc *
-spawn(zp_ctx *ctx, zp_proc_fn *fn, void *arg)
-{
-    zp_proc *proc = NULL;
-    int rc = zp_spawn(ctx, &proc, NULL, fn, arg);
-
-    if (rc < 0)
-        fail_msg("zp_spawn: %s: %s", zp_strerror(rc), zp_ctx_error(ctx));
-    return proc;
-}
-
-/* Wait for PROC, expect RC and return the result. */
-static zp_result
-result_of(zp_proc *proc, int rc)
-{
-    zp_result result = {.size = sizeof result};
-    int got = zp_wait(proc, &result, 20 * zp_test_slow());
-
-    if (got != rc)
-        fail_msg("zp_wait: %d (%s), expected %d; \"%s\"", got, zp_strerror(got),
-                 rc, result.error ? result.error : "");
-    return result;
-}
-
-static int
-sleeps(zp_ctx *ctx, void *arg)
-{
-    (void)ctx;
-    if (arg)
-        zp_sync_post(arg);
-    for (;;)
-        pause();
-    return 0;
-}
 
 /* ------------------------------------------------------------- results -- */
 
@@ -87,7 +33,7 @@ test_result(void **state)
 {
     zp_ctx *ctx = new_ctx(NULL);
     int arg = 42, seven = 0;
-    zp_proc *proc = spawn(ctx, returns_values, &arg);
+    zp_proc *proc = spawn(ctx, NULL, returns_values, &arg);
     zp_value *value = NULL;
     zp_result result;
     char *text = NULL;
@@ -142,7 +88,7 @@ test_large_result(void **state)
 {
     zp_ctx *ctx = new_ctx(NULL);
     size_t size = 3 << 20;
-    zp_proc *proc = spawn(ctx, returns_large, &size);
+    zp_proc *proc = spawn(ctx, NULL, returns_large, &size);
     zp_bin bin = {0};
 
     (void)state;
@@ -154,23 +100,15 @@ test_large_result(void **state)
     zp_ctx_free(ctx);
 }
 
-static int
-returns_nothing(zp_ctx *ctx, void *arg)
-{
-    (void)ctx;
-    (void)arg;
-    return 0;
-}
-
 static void
 test_no_result(void **state)
 {
     zp_ctx *ctx = new_ctx(NULL);
-    zp_proc *slow, *quick = spawn(ctx, returns_nothing, NULL);
+    zp_proc *slow, *quick = spawn(ctx, NULL, returns_0, NULL);
     int value;
 
     (void)state;
-    slow = spawn(ctx, sleeps, NULL);
+    slow = spawn(ctx, NULL, sleeps, NULL);
     assert_int_equal(zp_wait(quick, NULL, 20), 0);
     assert_int_equal(zp_proc_get(quick, "i", &value), ZP_ENOKEY);
     assert_int_equal(zp_proc_get(slow, "i", &value), -EBUSY);
@@ -233,19 +171,19 @@ test_failures(void **state)
     assert_non_null(strstr(zp_ctx_error(ctx), "no way to go"));
 
     code = 5; /* not an error: made one */
-    result = result_of(spawn(ctx, fails, &code), ZP_EFAILED);
+    result = result_of(spawn(ctx, NULL, fails, &code), ZP_EFAILED);
     assert_int_equal(result.code, ZP_EFAILED);
 
-    result = result_of(spawn(ctx, fails_with_call, NULL), ZP_EFAILED);
+    result = result_of(spawn(ctx, NULL, fails_with_call, NULL), ZP_EFAILED);
     assert_int_equal(result.code, ZP_ENOKEY);
     assert_non_null(strstr(result.error, "absent"));
     assert_string_equal(result.origin, "");
 
-    result = result_of(spawn(ctx, fails_barely, NULL), ZP_EFAILED);
+    result = result_of(spawn(ctx, NULL, fails_barely, NULL), ZP_EFAILED);
     assert_int_equal(result.code, -EPIPE);
     assert_non_null(strstr(result.error, "pipe"));
 
-    result = result_of(spawn(ctx, recovers, NULL), 0);
+    result = result_of(spawn(ctx, NULL, recovers, NULL), 0);
     assert_string_equal(result.error, "");
     zp_ctx_free(ctx);
 }
@@ -279,18 +217,18 @@ test_exits_and_signals(void **state)
     size_t i;
 
     (void)state;
-    proc = spawn(ctx, exits, &value);
+    proc = spawn(ctx, NULL, exits, &value);
     result = result_of(proc, ZP_EFAILED);
     assert_int_equal(result.status, 3);
     assert_int_equal(result.code, ZP_EFAILED);
     assert_string_equal(result.error, "exited with status 3");
     assert_int_equal(zp_proc_get(proc, "i", &value), ZP_ENOKEY);
     value = 0;
-    assert_int_equal(result_of(spawn(ctx, exits, &value), 0).status, 0);
+    assert_int_equal(result_of(spawn(ctx, NULL, exits, &value), 0).status, 0);
 
     for (i = 0; i < sizeof signals / sizeof *signals; i++) {
         value = signals[i];
-        result = result_of(spawn(ctx, dies, &value), ZP_EFAILED);
+        result = result_of(spawn(ctx, NULL, dies, &value), ZP_EFAILED);
         assert_int_equal(result.status, -1);
         assert_int_equal(result.signal, value);
         assert_int_equal(result.core, 0);
@@ -313,7 +251,7 @@ test_no_context_in_child(void **state)
     snprintf(data, sizeof data, "%s/data.mdb", zp_ctx_address(ctx));
     snprintf(aside, sizeof aside, "%s/aside", zp_ctx_address(ctx));
     assert_int_equal(rename(data, aside), 0);
-    proc = spawn(ctx, returns_nothing, NULL);
+    proc = spawn(ctx, NULL, returns_0, NULL);
     result = result_of(proc, ZP_EFAILED);
     assert_int_equal(rename(aside, data), 0);
     assert_true(result.code < 0);
@@ -379,7 +317,7 @@ test_no_record(void **state)
     zp_sync_open(&c.go);
     snprintf(c.address, sizeof c.address, "%s", zp_ctx_address(ctx));
     holder = zp_test_fork(lock_main, &c);
-    proc = spawn(ctx, returns_when_locked, &c);
+    proc = spawn(ctx, NULL, returns_when_locked, &c);
     result = result_of(proc, ZP_EFAILED);
     assert_int_equal(result.status, 70);
     assert_int_equal(result.code, -ETIMEDOUT);
@@ -414,7 +352,7 @@ on_post(struct ev_loop *loop, ev_timer *timer, int events)
 }
 
 static int
-waits_for_post(zp_ctx *ctx, void *arg)
+waits_in_case(zp_ctx *ctx, void *arg)
 {
     (void)ctx;
     zp_sync_wait(&((wait_case *)arg)->sync, 20);
@@ -441,7 +379,7 @@ test_wait(void **state)
 
     (void)state;
     zp_sync_open(&c.sync);
-    c.proc = spawn(c.ctx, waits_for_post, &c);
+    c.proc = spawn(c.ctx, NULL, waits_in_case, &c);
     assert_int_equal(zp_proc_alive(c.proc), 1);
     assert_true(zp_proc_pid(c.proc) > 0);
     assert_int_equal(zp_wait(c.proc, &result, 0), -ETIMEDOUT);
@@ -487,7 +425,7 @@ test_wait_ended_early(void **state)
     ev_timer timer;
 
     (void)state;
-    c.proc = spawn(c.ctx, sleeps, NULL);
+    c.proc = spawn(c.ctx, NULL, sleeps, NULL);
     start_timer(&c, &timer, on_break, 0.02);
     assert_int_equal(zp_wait(c.proc, NULL, -1), ZP_EBREAK);
     assert_int_equal(zp_proc_alive(c.proc), 1);
@@ -516,7 +454,7 @@ test_bad_calls(void **state)
     char name[66];
 
     (void)state;
-    c.proc = spawn(c.ctx, sleeps, NULL);
+    c.proc = spawn(c.ctx, NULL, sleeps, NULL);
     assert_int_equal(zp_atomic(zp_ctx_state(c.ctx), in_atomic, &c), 0);
     assert_int_equal(zp_spawn(NULL, NULL, NULL, sleeps, NULL), -EINVAL);
     assert_int_equal(zp_spawn(c.ctx, NULL, NULL, NULL, NULL), -EINVAL);
@@ -607,7 +545,7 @@ test_stop_callback_fails(void **state)
                                          ZP_KEYS("told"), NULL,
                                          fails_with_timeout, NULL),
                      0);
-    proc = spawn(ctx, sets_when_told, up_go);
+    proc = spawn(ctx, NULL, sets_when_told, up_go);
     zp_sync_wait(&up_go[0], 20);
     while (!zp_watch_confirmed(watch))
         assert_int_equal(zp_wait(proc, NULL, 0.01), -ETIMEDOUT);
@@ -633,26 +571,26 @@ test_stop(void **state)
 
     (void)state;
     zp_sync_open(&up);
-    proc = spawn(ctx, sleeps, &up);
+    proc = spawn(ctx, NULL, sleeps, &up);
     zp_sync_wait(&up, 20);
     assert_int_equal(zp_stop(proc, &result), ZP_EFAILED);
     assert_int_equal(result.signal, SIGTERM);
     assert_int_equal(zp_stop(proc, &result), ZP_EFAILED); /* fine again */
 
-    proc = spawn(ctx, ignores_term, &up);
+    proc = spawn(ctx, NULL, ignores_term, &up);
     zp_sync_wait(&up, 20);
     begun = zp_test_now();
     assert_int_equal(zp_stop(proc, &result), ZP_EFAILED);
     assert_true(zp_test_now() - begun >= 0.2);
     assert_int_equal(result.signal, SIGKILL);
 
-    proc = spawn(ctx, handles_term, &up);
+    proc = spawn(ctx, NULL, handles_term, &up);
     zp_sync_wait(&up, 20);
     kill(zp_proc_pid(proc), SIGSTOP); /* its handler cannot run */
     assert_int_equal(zp_stop(proc, &result), ZP_EFAILED);
     assert_int_equal(result.signal, SIGKILL);
 
-    proc = spawn(ctx, returns_nothing, NULL);
+    proc = spawn(ctx, NULL, returns_0, NULL);
     assert_int_equal(zp_wait(proc, NULL, 20), 0);
     assert_int_equal(zp_stop(proc, &result), 0);
     assert_int_equal(result.status, 0);
@@ -676,7 +614,7 @@ test_free_ends_children(void **state)
     (void)state;
     zp_sync_open(&up);
     for (i = 0; i < 6; i++) {
-        proc = spawn(ctx, i % 2 ? ignores_term : sleeps, &up);
+        proc = spawn(ctx, NULL, i % 2 ? ignores_term : sleeps, &up);
         pids[i] = zp_proc_pid(proc);
         zp_sync_wait(&up, 20);
     }
@@ -711,7 +649,7 @@ test_free_waits(void **state)
     (void)state;
     zp_sync_open(&c.sync);
     assert_int_equal(zp_ctx_attach(&c.ctx, zp_ctx_address(owner), &waiting), 0);
-    assert_int_equal(zp_spawn(c.ctx, NULL, NULL, returns_nothing, NULL), 0);
+    assert_int_equal(zp_spawn(c.ctx, NULL, NULL, returns_0, NULL), 0);
     assert_int_equal(zp_spawn(c.ctx, NULL, NULL, sets_when_posted, &c), 0);
     start_timer(&c, &timer, on_post, 0.05);
     zp_ctx_free(c.ctx);
@@ -824,7 +762,7 @@ test_signals_are_default(void **state)
     sigemptyset(&mask);
     sigaddset(&mask, SIGUSR2);
     sigprocmask(SIG_BLOCK, &mask, &before);
-    result_of(spawn(ctx, looks_at_signals, NULL), 0);
+    result_of(spawn(ctx, NULL, looks_at_signals, NULL), 0);
     sigprocmask(SIG_SETMASK, NULL, &mask);
     assert_true(sigismember(&mask, SIGUSR2)); /* ours are as they were */
     assert_false(sigismember(&mask, SIGTERM));
@@ -853,7 +791,7 @@ test_namespace(void **state)
     zp_proc *proc;
 
     (void)state;
-    result_of(spawn(ctx, looks_at_ns, (void *)"mine"), 0);
+    result_of(spawn(ctx, NULL, looks_at_ns, (void *)"mine"), 0);
     assert_int_equal(zp_contains(zp_ctx_state(ctx), "k"), 1);
     assert_int_equal(zp_delete(zp_ctx_state(ctx), "k"), 0);
     assert_int_equal(zp_spawn(ctx, &proc, &other, looks_at_ns, (void *)"other"),
@@ -875,14 +813,14 @@ test_stolen_status(void **state)
     pid_t own;
 
     (void)state;
-    proc = spawn(ctx, returns_values, &value);
+    proc = spawn(ctx, NULL, returns_values, &value);
     while (waitpid(zp_proc_pid(proc), NULL, 0) < 0)
         assert_int_equal(errno, EINTR);
     result = result_of(proc, 0);
     assert_int_equal(result.code, 5);
 
     value = SIGKILL;
-    proc = spawn(ctx, dies, &value);
+    proc = spawn(ctx, NULL, dies, &value);
     while (waitpid(zp_proc_pid(proc), NULL, 0) < 0)
         assert_int_equal(errno, EINTR);
     result = result_of(proc, ZP_EFAILED);
@@ -891,7 +829,7 @@ test_stolen_status(void **state)
 
     signal(SIGCHLD, SIG_IGN);
     value = 6;
-    result = result_of(spawn(ctx, returns_values, &value), 0);
+    result = result_of(spawn(ctx, NULL, returns_values, &value), 0);
     assert_int_equal(result.code, 6);
     signal(SIGCHLD, SIG_DFL);
 
@@ -899,7 +837,7 @@ test_stolen_status(void **state)
     if (own == 0)
         _exit(9);
     value = 0;
-    result_of(spawn(ctx, returns_values, &value), 0);
+    result_of(spawn(ctx, NULL, returns_values, &value), 0);
     assert_int_equal(zp_run(ctx), 0);
     zp_ctx_free(ctx);
     assert_int_equal(waitpid(own, &value, 0), own);
@@ -914,12 +852,12 @@ test_unasked_without_loop(void **state)
     int i, fds;
 
     (void)state;
-    result_of(spawn(ctx, returns_nothing, NULL), 0);
+    result_of(spawn(ctx, NULL, returns_0, NULL), 0);
     fds = zp_test_open_fds();
     for (i = 0; i < 20; i++) {
         siginfo_t info;
 
-        assert_int_equal(zp_spawn(ctx, NULL, NULL, returns_nothing, NULL), 0);
+        assert_int_equal(zp_spawn(ctx, NULL, NULL, returns_0, NULL), 0);
         assert_int_equal(waitid(P_ALL, 0, &info, WEXITED | WNOWAIT), 0);
     }
     assert_true(zp_test_open_fds() <= fds + 2);
@@ -937,14 +875,14 @@ test_unasked(void **state)
     long kb;
 
     (void)state;
-    result_of(spawn(ctx, returns_nothing, NULL), 0);
+    result_of(spawn(ctx, NULL, returns_0, NULL), 0);
     fds = zp_test_open_fds();
     kb = zp_test_vm_size(0);
     for (i = 0; i < 100; i++) {
-        assert_int_equal(zp_spawn(ctx, NULL, NULL, returns_nothing, NULL), 0);
+        assert_int_equal(zp_spawn(ctx, NULL, NULL, returns_0, NULL), 0);
         zp_run(ctx);
     }
-    last = spawn(ctx, returns_nothing, NULL);
+    last = spawn(ctx, NULL, returns_0, NULL);
     result_of(last, 0);
     for (i = 0; i < 2000 && zp_test_open_fds() > fds; i++) {
         assert_int_equal(zp_run(ctx), 0);
@@ -969,7 +907,7 @@ test_pipe_without_loop(void **state)
     char byte;
 
     (void)state;
-    assert_int_equal(zp_spawn(ctx, &proc, &options, returns_nothing, NULL), 0);
+    assert_int_equal(zp_spawn(ctx, &proc, &options, returns_0, NULL), 0);
     poller.fd = zp_proc_stream(proc, 1);
     assert_true(poller.fd >= 0);
     assert_int_equal(poll(&poller, 1, (int)(20e3 * zp_test_slow())), 1);
@@ -1022,7 +960,7 @@ test_few_descriptors(void **state)
     for (more = 0; rc < 0 && more < 60; more++) {
         few.rlim_cur = (rlim_t)(highest + more);
         assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
-        rc = zp_spawn(ctx, &proc, NULL, returns_nothing, NULL);
+        rc = zp_spawn(ctx, &proc, NULL, returns_0, NULL);
         assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
         if (rc < 0) {
             assert_true(zp_ctx_error(ctx)[0]);
@@ -1062,7 +1000,7 @@ static void
 test_function_forks(void **state)
 {
     zp_ctx *ctx = new_ctx(NULL);
-    zp_result result = result_of(spawn(ctx, forks, NULL), ZP_EFAILED);
+    zp_result result = result_of(spawn(ctx, NULL, forks, NULL), ZP_EFAILED);
 
     (void)state;
     assert_int_equal(result.status, 5);
@@ -1082,7 +1020,7 @@ test_many(void **state)
     (void)state;
     for (i = 0; i < N; i++) {
         args[i] = i;
-        procs[i] = spawn(ctx, returns_values, &args[i]);
+        procs[i] = spawn(ctx, NULL, returns_values, &args[i]);
     }
     for (i = 0; i < N; i++)
         assert_int_equal(result_of(procs[i], 0).code, i);
@@ -1110,7 +1048,7 @@ spawn_in_thread(void *user)
 {
     thread_case *c = user;
 
-    return spawn(c->ctx, waits_for_go, c);
+    return spawn(c->ctx, NULL, waits_for_go, c);
 }
 
 /* A child of a thread that ends goes on. */
@@ -1205,7 +1143,8 @@ test_nested(void **state)
     (void)state;
     for (round = 0; round < 2; round++) {
         first.sockets = round == 1;
-        assert_int_equal(result_of(spawn(ctx, nested, &first), 0).code, DEPTH);
+        assert_int_equal(result_of(spawn(ctx, NULL, nested, &first), 0).code,
+                         DEPTH);
         for (i = 2; i <= DEPTH; i++) {
             fds = measured(ctx, "fds", i) - measured(ctx, "fds", 1);
             kb = measured(ctx, "vm", i) - measured(ctx, "vm", 1);
@@ -1248,7 +1187,7 @@ test_tree_ends(void **state)
     (void)state;
     zp_sync_open(&c.up);
     assert_int_equal(zp_set_int(zp_ctx_state(c.ctx), "level", 0), 0);
-    spawn(c.ctx, chain, &c);
+    spawn(c.ctx, NULL, chain, &c);
     zp_sync_wait(&c.up, 20);
     assert_true(zp_test_descendants(NULL, 0) >= DEPTH);
     zp_ctx_free(c.ctx);
@@ -1263,7 +1202,7 @@ tree_main(void *user)
     setpgid(0, 0);
     c->ctx = new_ctx(NULL);
     assert_int_equal(zp_set_int(zp_ctx_state(c->ctx), "level", 0), 0);
-    spawn(c->ctx, chain, c);
+    spawn(c->ctx, NULL, chain, c);
     zp_run(c->ctx); /* nothing to wait for */
     return sleeps(c->ctx, NULL);
 }
@@ -1290,14 +1229,6 @@ test_owner_killed(void **state)
 /* -------------------------------------------------------------- output -- */
 
 static int
-prints(zp_ctx *ctx, void *arg)
-{
-    (void)ctx;
-    printf("%s", (char *)arg); /* flushed when it returns */
-    return 0;
-}
-
-static int
 exits_with_output(zp_ctx *ctx, void *arg)
 {
     prints(ctx, arg);
@@ -1316,11 +1247,11 @@ output_main(void *user)
     setvbuf(stdout, NULL, _IOFBF, 4096);
     printf("a");
     ctx = new_ctx(NULL);
-    result_of(spawn(ctx, prints, (void *)"b"), 0);
-    result_of(spawn(ctx, exits_with_output, (void *)"c"), 0);
+    result_of(spawn(ctx, NULL, prints, (void *)"b"), 0);
+    result_of(spawn(ctx, NULL, exits_with_output, (void *)"c"), 0);
     printf("d");
     fflush(stdout);
-    spawn(ctx, sleeps, NULL);
+    spawn(ctx, NULL, sleeps, NULL);
     raise(SIGKILL); /* its child and its server let go of the pipe, too */
     return 0;
 }

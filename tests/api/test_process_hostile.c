@@ -3,63 +3,14 @@
  * that cross, locks that are held, descriptors that run out, callbacks that
  * free and fork.
  */
-#include "tests/support/zp_test.h"
+#include "tests/api/spawning.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <unistd.h>
-
-#include <zp_ev.h>
-
-static zp_ctx *
-new_ctx(const zp_ctx_options *options)
-{
-    zp_ctx *ctx = NULL;
-    int rc = zp_ctx_new(&ctx, options);
-
-    if (rc < 0)
-        fail_msg("zp_ctx_new: %s: %s", zp_strerror(rc), zp_ctx_error(NULL));
-    return ctx;
-}
-
-static zp_proc *
-spawn(zp_ctx *ctx, const zp_spawn_options *options, zp_proc_fn *fn, void *arg)
-{
-    zp_proc *proc = NULL;
-    int rc = zp_spawn(ctx, &proc, options, fn, arg);
-
-    if (rc < 0)
-        fail_msg("zp_spawn: %s: %s", zp_strerror(rc), zp_ctx_error(ctx));
-    return proc;
-}
-
-static int
-pauses(zp_ctx *ctx, void *arg)
-{
-    (void)ctx;
-    if (arg)
-        zp_sync_post(arg);
-    for (;;)
-        pause();
-    return 0;
-}
-
-static int
-succeeds(zp_ctx *ctx, void *arg)
-{
-    (void)ctx;
-    (void)arg;
-    return 0;
-}
 
 static int
 fails(zp_ctx *ctx, void *arg)
@@ -71,14 +22,6 @@ fails(zp_ctx *ctx, void *arg)
 /* --------------------------------------------------------------- pipes -- */
 
 static char text_printed[] = "text";
-
-static int
-prints(zp_ctx *ctx, void *arg)
-{
-    (void)ctx;
-    printf("%s", (const char *)arg);
-    return 0;
-}
 
 /* Who reads to the end of the output before it looks at the process need not
  * run the loop for that end to come. */
@@ -180,7 +123,7 @@ test_reader_of_input(void **state)
     zp_ctx *ctx = new_ctx(NULL);
     struct reader reader;
     pthread_t thread = start_reader(&reader, 10 * zp_test_slow());
-    zp_proc *proc = spawn(ctx, NULL, succeeds, NULL);
+    zp_proc *proc = spawn(ctx, NULL, returns_0, NULL);
 
     (void)state;
     zp_sync_post(&reader.done);
@@ -231,7 +174,7 @@ static int
 leaves_child(zp_ctx *ctx, void *arg)
 {
     zp_proc *proc;
-    int rc = zp_spawn(ctx, &proc, NULL, pauses, NULL);
+    int rc = zp_spawn(ctx, &proc, NULL, sleeps, NULL);
 
     (void)arg;
     if (rc == 0)
@@ -271,8 +214,8 @@ test_stop_all_deferred(void **state)
     zp_proc *procs[2];
 
     (void)state;
-    procs[0] = spawn(ctx, &options, pauses, NULL);
-    procs[1] = spawn(ctx, NULL, pauses, NULL);
+    procs[0] = spawn(ctx, &options, sleeps, NULL);
+    procs[1] = spawn(ctx, NULL, sleeps, NULL);
     assert_int_equal(zp_ctx_stop(ctx, results, 2), 0);
     assert_int_equal(results[0].code, -ECANCELED);
     assert_int_equal(results[0].attempts, 0);
@@ -311,7 +254,7 @@ test_results_of_one_size(void **state)
         {.size = sizeof *results}, {.size = 16}, {.size = sizeof *results}};
 
     (void)state;
-    spawn(ctx, NULL, succeeds, NULL);
+    spawn(ctx, NULL, returns_0, NULL);
     assert_int_equal(zp_ctx_wait(ctx, results, 3, 0, 20), -EINVAL);
     results[1].size = sizeof *results;
     assert_int_equal(zp_ctx_wait(ctx, results, 3, 0, 20 * zp_test_slow()), 0);
@@ -441,7 +384,7 @@ many_killed(zp_ctx *ctx, void *arg)
 {
     zp_sync *syncs = arg;
     zp_proc *procs[KILLED], *holder;
-    zp_proc_fn *fn = pauses;
+    zp_proc_fn *fn = sleeps;
     int i, rc = zp_spawn_many(ctx, procs, NULL, &fn, 1, KILLED, NULL);
 
     if (rc == 0)
@@ -511,7 +454,7 @@ many_undone(void *user)
     const zp_ctx_options options = {.size = sizeof options, .lock_timeout = 1};
     zp_ctx *ctx = new_ctx(&options);
     zp_proc *holder = spawn(ctx, NULL, stops_inside_later, &late.taken);
-    zp_proc_fn *fn = pauses;
+    zp_proc_fn *fn = sleeps;
     int rc;
 
     assert_int_equal(pthread_atfork(before_fork, NULL, NULL), 0);
@@ -571,12 +514,12 @@ test_fork_after_free_in_callback(void **state)
 {
     zp_ctx *ctx = new_ctx(NULL);
     struct forker forker = {.ctx = ctx};
-    zp_proc *proc = spawn(ctx, NULL, pauses, NULL);
+    zp_proc *proc = spawn(ctx, NULL, sleeps, NULL);
     int rc, pid = zp_proc_pid(proc), alive;
 
     (void)state;
     zp_sync_open(&forker.sync);
-    proc = spawn(ctx, NULL, succeeds, NULL);
+    proc = spawn(ctx, NULL, returns_0, NULL);
     assert_int_equal(zp_call_when_exit(proc, free_and_fork, &forker), 0);
     rc = zp_run(ctx);
     if (forker.pid == 0) { /* what was the parent's runs on */
@@ -653,7 +596,7 @@ test_no_descriptors(void **state)
             assert_int_equal(setrlimit(RLIMIT_NOFILE, &tight), 0);
             proc = NULL;
             rc = program ? zp_spawn_exec(ctx, &proc, &options, argv, NULL)
-                         : zp_spawn(ctx, &proc, &options, succeeds, NULL);
+                         : zp_spawn(ctx, &proc, &options, returns_0, NULL);
             assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
             if (rc < 0) {
                 failed++;
@@ -694,7 +637,7 @@ test_no_descriptor_for_a_stopped_one(void **state)
     int lowest, rc;
 
     (void)state;
-    spawn(ctx, NULL, pauses, NULL); /* what the first one needs is there now */
+    spawn(ctx, NULL, sleeps, NULL); /* what the first one needs is there now */
     assert_int_equal(pthread_atfork(NULL, NULL, at_birth), 0);
     lowest = dup(0);
     close(lowest);
@@ -703,7 +646,7 @@ test_no_descriptor_for_a_stopped_one(void **state)
     tight.rlim_cur = (rlim_t)lowest;
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &tight), 0);
     stops_at_birth = true;
-    rc = zp_spawn(ctx, NULL, NULL, succeeds, NULL);
+    rc = zp_spawn(ctx, NULL, NULL, returns_0, NULL);
     stops_at_birth = false;
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
     if (!zp_test_valgrind())
@@ -740,8 +683,8 @@ test_ends_inside_of_a_write(void **state)
 
     (void)state;
     procs[0] = spawn(ctx, NULL, returns_and_fails, NULL);
-    procs[1] = spawn(ctx, NULL, pauses, NULL);
-    procs[2] = spawn(ctx, NULL, pauses, NULL);
+    procs[1] = spawn(ctx, NULL, sleeps, NULL);
+    procs[2] = spawn(ctx, NULL, sleeps, NULL);
     id = zp_proc_id(procs[2]);
     /* the first one needs the lock for its end */
     while (zp_test_process_state(zp_proc_pid(procs[0])) != 'Z')

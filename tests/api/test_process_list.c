@@ -2,59 +2,21 @@
  * test_process_list.c - the processes of a state, told to anybody: which there
  * are, what became of them, what they left; whatever is done meanwhile.
  */
-#include "tests/support/zp_test.h"
-
-#include <errno.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include <zp.h>
-
-#define SECONDS (20 * zp_test_slow())
-
-static zp_ctx *
-new_ctx(const zp_ctx_options *options)
-{
-    zp_ctx *ctx = NULL;
-    int rc = zp_ctx_new(&ctx, options);
-
-    if (rc < 0)
-        fail_msg("zp_ctx_new: %s: %s", zp_strerror(rc), zp_ctx_error(NULL));
-    return ctx;
-}
+#include "tests/api/spawning.h"
 
 static zp_proc *
-spawn(zp_ctx *ctx, const char *name, const char *ns, zp_proc_fn *fn, void *arg)
+spawn_named(zp_ctx *ctx, const char *name, const char *ns, zp_proc_fn *fn,
+            void *arg)
 {
-    zp_spawn_options options = {.size = sizeof options, .name = name, .ns = ns};
-    zp_proc *proc = NULL;
-    int rc = zp_spawn(ctx, &proc, &options, fn, arg);
-
-    if (rc < 0)
-        fail_msg("zp_spawn: %s: %s", zp_strerror(rc), zp_ctx_error(ctx));
-    return proc;
+    return spawn(ctx, SPAWN(.name = name, .ns = ns), fn, arg);
 }
 
 /* ------------------------------------------------------------- children -- */
 
 static int
-sleeps(zp_ctx *ctx, void *arg)
-{
-    (void)ctx;
-    if (arg)
-        zp_sync_post(arg);
-    for (;;)
-        pause();
-    return 0;
-}
-
-static int
 spawns_one_that_sleeps(zp_ctx *ctx, void *arg)
 {
-    spawn(ctx, "inner", NULL, sleeps, arg);
+    spawn_named(ctx, "inner", NULL, sleeps, arg);
     return sleeps(ctx, NULL);
 }
 
@@ -146,11 +108,12 @@ test_fields(void **state)
     (void)state;
     assert_int_equal(list(ctx)->n, 0);
     zp_sync_open(&sync);
-    tree = spawn(ctx, "tree", "elsewhere", spawns_one_that_sleeps, &sync);
+    tree = spawn_named(ctx, "tree", "elsewhere", spawns_one_that_sleeps, &sync);
     zp_sync_wait(&sync, SECONDS);
-    good = spawn(ctx, "good", NULL, returns_text, (void *)(uintptr_t) "text");
+    good = spawn_named(ctx, "good", NULL, returns_text,
+                       (void *)(uintptr_t) "text");
     assert_int_equal(zp_wait(good, NULL, SECONDS), 0);
-    bad = spawn(ctx, NULL, NULL, fails, NULL);
+    bad = spawn_named(ctx, NULL, NULL, fails, NULL);
     assert_int_equal(zp_wait(bad, NULL, SECONDS), ZP_EFAILED);
 
     told = list(ctx);
@@ -215,7 +178,7 @@ works(const zp_process *process, void *user)
     zp_proc *proc;
 
     assert_int_equal(zp_set_int(s, process->name, process->pid), 0);
-    proc = spawn(busy->ctx, "new", NULL, returns_nothing, NULL);
+    proc = spawn_named(busy->ctx, "new", NULL, returns_nothing, NULL);
     assert_int_equal(zp_wait(proc, NULL, SECONDS), 0);
     assert_int_equal(zp_each_process(busy->ctx, remember, &(struct told){0}),
                      0);
@@ -252,8 +215,8 @@ test_anything_meanwhile(void **state)
     int64_t pid;
 
     (void)state;
-    spawn(ctx, "one", NULL, sleeps, NULL);
-    zp_proc *two = spawn(ctx, "two", NULL, sleeps, NULL);
+    spawn_named(ctx, "one", NULL, sleeps, NULL);
+    zp_proc *two = spawn_named(ctx, "two", NULL, sleeps, NULL);
     assert_int_equal(zp_each_process(ctx, works, &busy), 0);
     assert_int_equal(busy.calls, 2);
     assert_int_equal(zp_get_int(zp_ctx_state(ctx), "two", &pid), 0);
@@ -300,17 +263,17 @@ test_result_by_id(void **state)
     int number;
 
     (void)state;
-    proc =
-        spawn(ctx, "left", NULL, returns_text, (void *)(uintptr_t) "treasure");
+    proc = spawn_named(ctx, "left", NULL, returns_text,
+                       (void *)(uintptr_t) "treasure");
     assert_int_equal(zp_wait(proc, NULL, SECONDS), 0);
-    proc = spawn(ctx, "none", NULL, returns_nothing, NULL);
+    proc = spawn_named(ctx, "none", NULL, returns_nothing, NULL);
     assert_int_equal(zp_wait(proc, NULL, SECONDS), 0);
-    spawn(ctx, "runs", NULL, sleeps, NULL);
+    spawn_named(ctx, "runs", NULL, sleeps, NULL);
     left = id_of(ctx, "left");
     none = id_of(ctx, "none");
     runs = id_of(ctx, "runs");
 
-    proc = spawn(ctx, "reader", NULL, reads_of_another, &left);
+    proc = spawn_named(ctx, "reader", NULL, reads_of_another, &left);
     assert_int_equal(zp_wait(proc, NULL, SECONDS), 0);
     assert_int_equal(zp_proc_get(proc, "s", &text), 0);
     assert_string_equal(text, "treasure");
@@ -352,7 +315,7 @@ test_forgotten(void **state)
     (void)state;
     for (i = 0; i < 3; i++) {
         snprintf(name, sizeof name, "%d", i);
-        zp_proc *proc = spawn(ctx, name, NULL, returns_large, NULL);
+        zp_proc *proc = spawn_named(ctx, name, NULL, returns_large, NULL);
         assert_int_equal(zp_wait(proc, NULL, SECONDS), 0);
         ids[i] = id_of(ctx, name);
     }
@@ -379,7 +342,7 @@ attaches_and_spawns(void *user)
 
     if (zp_ctx_attach(&ctx, stranger->address, NULL) < 0)
         return 1;
-    spawn(ctx, "lost", NULL, sleeps, &stranger->sync);
+    spawn_named(ctx, "lost", NULL, sleeps, &stranger->sync);
     return sleeps(ctx, NULL);
 }
 
@@ -450,7 +413,7 @@ test_bad_calls(void **state)
     int rc;
 
     (void)state;
-    spawn(ctx, "one", NULL, sleeps, NULL);
+    spawn_named(ctx, "one", NULL, sleeps, NULL);
     assert_int_equal(zp_each_process(NULL, remember, NULL), -EINVAL);
     assert_int_equal(zp_each_process(ctx, NULL, NULL), -EINVAL);
     assert_int_equal(zp_process_get(ctx, 1, NULL), ZP_EFORMAT);

@@ -286,13 +286,6 @@ test_stop_an_endless_map(void **state)
     zp_ctx_free(ctx);
 }
 
-static int
-ignores_term(zp_ctx *ctx, const zp_value *item, const zp_value *common)
-{
-    signal(SIGTERM, SIG_IGN);
-    return never_ends(ctx, item, common);
-}
-
 static void
 test_stop_by_force(void **state)
 {
