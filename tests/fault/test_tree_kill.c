@@ -913,7 +913,7 @@ test_server_does_not_hang(void **state)
     pid_t pid = zp_test_fork(hold_lock, NULL);
     wait_up(1);
     kill(pong.server_pid, SIGCONT);
-    pinging = (struct pinging){ctx, zp_test_now() + 2.5};
+    pinging = (struct pinging){ctx, zp_test_now() + 1.5};
     assert_true(zp_test_until(pinged, &pinging, PATIENCE));
     assert_false(none_lost(ctx));
     zp_sync_post(&shared->go);
