@@ -56,12 +56,13 @@ run_nested(zp_state *state, zp_atomic_fn *fn, void *user)
 }
 
 static int
-run_outer(zp_state *state, zp_atomic_fn *fn, void *user)
+run_outer(zp_state *state, zp_atomic_fn *fn, void *user, double patience,
+          bool deletes)
 {
     zp_ctx *ctx = state->ctx;
     zp__txn *txn;
-    int rc = zp__txn_begin(ctx->store, &txn, state->writer, ctx->lock_timeout,
-                           0, false);
+    int rc =
+        zp__txn_begin(ctx->store, &txn, state->writer, patience, 0, deletes);
 
     if (rc != 0)
         return rc;
@@ -89,13 +90,23 @@ zp_atomic(zp_state *state, zp_atomic_fn *fn, void *user)
     zp_ctx *ctx = state->ctx;
     uint64_t token = ctx->token;
     zp__ctx_pin(ctx); /* it may free handle and context */
-    rc = state->kind == ZP__TXN ? run_nested(state, fn, user)
-                                : run_outer(state, fn, user);
+    rc = state->kind == ZP__TXN
+             ? run_nested(state, fn, user)
+             : run_outer(state, fn, user, ctx->lock_timeout, false);
     if (token != zp__token())
         return rc;
     zp__ctx_done(ctx, rc);
     zp__ctx_unpin(ctx);
     return rc;
+}
+
+int
+zp__atomic(zp_state *state, zp_atomic_fn *fn, void *user, double patience,
+           bool deletes)
+{
+    int rc = zp__state_enter(state, NULL, true);
+
+    return rc == 0 ? run_outer(state, fn, user, patience, deletes) : rc;
 }
 
 /* ---- ready-made ---- */

@@ -76,6 +76,12 @@ int zp__write_end_many(zp_state *state, zp__txn *txn, int rc);
 int zp__write_image(zp_state *state, const char *key, const void *image,
                     size_t size);
 
+/* As zp_atomic(), on a live STATE, for FNs of our own: they leave it alone. It
+ * waits PATIENCE seconds for the lock; DELETES: what FN writes makes room, and
+ * may use what is kept for that. */
+int zp__atomic(zp_state *state, zp_atomic_fn *fn, void *user, double patience,
+               bool deletes);
+
 /* "no such key" with KEY and namespace; RC with the key before its text. */
 int zp__no_key(const zp_state *state, const char *key);
 int zp__about_key(const char *key, int rc);

@@ -107,7 +107,8 @@ zp__map_destroy(zp_mapping *map)
 void
 zp__map_let_go(zp_mapping *map)
 {
-    if (map->given_up && !map->pins && !map->tasks && !map->swarm->pumping)
+    if (map->given_up && !map->pins && !map->tasks && !map->swarm->pumping &&
+        !zp__share_pending(map))
         zp__map_destroy(map);
 }
 

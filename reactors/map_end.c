@@ -73,9 +73,10 @@ static void
 cancel(zp_mapping *map)
 {
     static const char why[] = "the map was cancelled";
+    bool cut = zp__share_drop(map);
 
     zp__map_abort(map, -ECANCELED, why);
-    if (!map->code && map->read < map->added) { /* who reads is to know */
+    if (!map->code && (cut || map->read < map->added)) { /* readers must know */
         map->code = -ECANCELED;
         snprintf(map->why, sizeof map->why, "%s", why);
     }

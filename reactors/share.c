@@ -1,51 +1,53 @@
 /*
  * share.c - a map's results on their way to other processes: through the state.
  *
- * They are a stream of records, cut into segments: ordinary keys of a namespace
- * of their own, written by the map's owner, deleted by the reader (results.c),
- * or by their time to live. So nobody asks the owner for anything: a reader
- * waits for the next key as for any other.
- *
- *     ID.head    segments so far, ended?, code, why
- *     ID.0, ID.1, ...
+ * Nobody asks the owner for anything: it writes them as they come (share.h
+ * tells what), and a reader waits for the head as for any other key. What is
+ * read is deleted by the reader (results.c), what is not, by its time to live.
  *
  * The head is bound to the owner until the map has ended: if the owner dies
- * before, the head goes, and the reader knows. When a window's worth of
- * segments is unread, or the state is full, results stay in the owner, whose
- * window fills, and the source is asked for no more.
+ * before, the head goes, and the reader knows.
+ *
+ * When a window's worth of segments is unread, or the state is full, results
+ * stay in the owner, whose window fills, and the source is asked for no more.
+ * It looks again after some milliseconds; so it does when others hold the
+ * state's lock, which the owner's loop must not wait for. A state that is full
+ * although nothing of ours is unread in it is asked with smaller segments, and
+ * then it is an error that ends the map.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
+#include "reactors/share.h"
 #include "reactors/swarm.h"
 
 #define KEEP 60.0           /* seconds */
 #define SEGMENT (256 << 10) /* bytes; less if the state takes no more */
 #define SEGMENT_MIN 1024
+#define PATIENCE                                                               \
+    0.01 /* seconds for the state's lock; twice that next time ... */
+#define PATIENCE_MAX 0.05 /* ... up to this */
+#define FULL_SMALLER 4    /* times that the state was full: smaller segments */
+#define FULL_MAX 20       /* ... and it is an error */
+#define TURN 0.005        /* seconds, until the loop's turn */
 
 typedef struct zp__share {
     zp_state *state;
     uint64_t id;
     double keep;
+    double patience;
     size_t segment; /* bytes of one */
     uint64_t n;     /* segments so far */
+    uint64_t next;  /* the head's, when it was last seen */
+    unsigned full; /* times that the state was, and that was nobody's of ours */
+    /* The run that is to be written: */
     unsigned char *out;
-    size_t from, size, room; /* what is in it, and was not written */
+    size_t size, room;
+    uint32_t piece;  /* so many segments of it are written ... */
+    uint32_t pieces; /* ... of so many; 0: none is */
 } zp__share;
-
-void
-zp__share_key(char *key, uint64_t id, const char *what, uint64_t n)
-{
-    if (what)
-        snprintf(key, ZP__SHARE_KEY, "%016llx.%s", (unsigned long long)id,
-                 what);
-    else
-        snprintf(key, ZP__SHARE_KEY, "%016llx.%llu", (unsigned long long)id,
-                 (unsigned long long)n);
-}
 
 uint64_t
 zp__share_id(const zp_mapping *map)
@@ -53,38 +55,86 @@ zp__share_id(const zp_mapping *map)
     return map->share ? map->share->id : 0;
 }
 
-/* --------------------------------------------------------------- the head --
- */
-
-static int
-write_head(zp__share *share, bool ended, int code, const char *why)
-{
-    zp_set_options bound = {.size = sizeof bound, .flags = ZP_BOUND},
-                   kept = {.size = sizeof kept, .ttl = share->keep};
-    int32_t over = ended;
-    int64_t what = code;
-    char key[ZP__SHARE_KEY];
-
-    zp__share_key(key, share->id, "head", 0);
-    return zp_set_with(share->state, key, ended ? &kept : &bound,
-                       ZP__SHARE_HEAD, &share->n, &over, &what, &why);
-}
-
-static void
-delete_head(zp__share *share)
-{
-    char key[ZP__SHARE_KEY];
-
-    zp__share_key(key, share->id, "head", 0);
-    (void)zp_delete(share->state, key);
-}
-
 /* Is RC an error that may be gone when it is tried again? */
 static bool
 is_passing(int rc)
 {
-    return rc == -ENOSPC || rc == -ETIMEDOUT || rc == -ENOMEM;
+    return rc == -ETIMEDOUT || rc == -ENOMEM;
 }
+
+/* ------------------------------------------------------------------ writing --
+ */
+
+/* What one transaction does: a segment, if there is one, and the end, if it is
+ * one. */
+typedef struct writing {
+    zp__share *share;
+    const zp__share_segment *segment;
+    bool ended;
+    int code;
+    const char *why;
+    uint64_t next; /* out */
+} writing;
+
+static int
+write_txn(zp_state *txn, void *user)
+{
+    writing *w = user;
+    zp_set_options lease = {.size = sizeof lease, .ttl = w->share->keep};
+    zp__share_head head;
+    int rc = zp__share_get_head(txn, w->share->id, &head);
+
+    if (rc == 0 && w->segment) {
+        head.segments = w->share->n + 1;
+        rc = zp__share_put(txn, w->share->id, w->share->n, w->segment,
+                           w->share->keep);
+    }
+    if (rc < 0)
+        return rc;
+    if (w->ended) {
+        head.ended = 1;
+        head.code = w->code;
+        snprintf(head.why, sizeof head.why, "%s", w->why);
+    }
+    w->next = head.next;
+    return zp__share_put_head(txn, w->share->id, &head,
+                              w->ended ? &lease : NULL);
+}
+
+/* The end alone may use what a full state keeps for deleting. */
+static int
+write_it(writing *w, double patience)
+{
+    int rc = zp__atomic(w->share->state, write_txn, w, patience, !w->segment);
+
+    if (rc == 0)
+        w->share->next = w->next;
+    return rc;
+}
+
+static int
+write_soon(writing *w)
+{
+    zp__share *share = w->share;
+    int rc = write_it(w, share->patience);
+
+    if (rc == 0)
+        share->patience = PATIENCE;
+    else if (rc == -ETIMEDOUT && share->patience < PATIENCE_MAX)
+        share->patience *= 2;
+    return rc;
+}
+
+static int
+drop_txn(zp_state *txn, void *user)
+{
+    const zp__share *share = user;
+
+    return zp__share_clear(txn, share->id);
+}
+
+/* -------------------------------------------------------------------- life --
+ */
 
 static uint64_t
 new_id(void)
@@ -96,6 +146,16 @@ new_id(void)
     return id ? id : 1;
 }
 
+static int
+begin_txn(zp_state *txn, void *user)
+{
+    zp_set_options bound = {.size = sizeof bound, .flags = ZP_BOUND};
+    const zp__share *share = user;
+    zp__share_head head = {.ended = 0};
+
+    return zp__share_put_head(txn, share->id, &head, &bound);
+}
+
 int
 zp__share_new(zp_mapping *map, double keep)
 {
@@ -105,12 +165,14 @@ zp__share_new(zp_mapping *map, double keep)
     if (!share)
         return zp__fail(-ENOMEM, "no memory for a map");
     share->keep = keep > 0 ? keep : KEEP;
+    share->patience = PATIENCE;
     share->segment = SEGMENT;
     share->id = new_id();
     map->share = share;
     rc = zp_state_clone(zp_ctx_state(map->ctx), &share->state, ZP__SHARE_NS);
     if (rc == 0)
-        rc = write_head(share, false, 0, "");
+        rc = zp_atomic(share->state, begin_txn, share);
+    map->told = rc < 0; /* nobody is to be told of an end */
     return rc;
 }
 
@@ -118,78 +180,41 @@ void
 zp__share_free(zp_mapping *map)
 {
     zp__share *share = map->share;
+    writing end = {.share = share, .ended = true};
 
     if (!share)
         return;
-    if (share->state && !map->told &&
-        write_head(share, true, map->code ? map->code : -ECANCELED,
-                   map->code ? map->why : "the map was given back") < 0)
-        delete_head(share); /* needs less: readers are not to wait for more */
+    end.code = map->code ? map->code : -ECANCELED;
+    end.why = map->code ? map->why : "the map was given back";
+    if (!map->told)
+        (void)write_it(&end, map->ctx->lock_timeout);
     zp_state_free(share->state);
     free(share->out);
     free(share);
     map->share = NULL;
 }
 
-/* --------------------------------------------------------------- segments --
- */
-
-/* Are too many unread? */
-static bool
-is_full(const zp_mapping *map)
+bool
+zp__share_pending(const zp_mapping *map)
 {
-    const zp__share *share = map->share;
-    uint64_t most = map->window_bytes / share->segment + 1;
-    char key[ZP__SHARE_KEY];
-
-    if (share->n < most)
-        return false;
-    zp__share_key(key, share->id, NULL, share->n - most);
-    return zp_contains(share->state, key) > 0;
+    return map->share && !map->told;
 }
 
-/* The first bytes of what is there, as many as a segment has. */
-static int
-write_segment(zp__share *share)
-{
-    zp_set_options kept = {.size = sizeof kept, .ttl = share->keep};
-    size_t left = share->size - share->from;
-    zp_bin bytes = {.addr = share->out + share->from};
-    char key[ZP__SHARE_KEY];
-    int rc;
-
-    bytes.sz = (uint32_t)(left < share->segment ? left : share->segment);
-    zp__share_key(key, share->id, NULL, share->n);
-    rc = zp_set_with(share->state, key, &kept, "B", &bytes);
-    if (rc < 0)
-        return rc;
-    share->n++;
-    share->from += bytes.sz;
-    if (share->from == share->size)
-        share->from = share->size = 0;
-    return 0;
-}
-
-/* Write until less than AT_MOST bytes are left: 1; 0: later; or an error. */
-static int
-write_out(zp_mapping *map, size_t at_most)
+bool
+zp__share_drop(zp_mapping *map)
 {
     zp__share *share = map->share;
-    int rc;
+    bool any = share && share->size > 0;
 
-    while (share->size - share->from > at_most) {
-        if (is_full(map))
-            return 0;
-        rc = write_segment(share);
-        if (rc == -EMSGSIZE && share->segment > SEGMENT_MIN)
-            share->segment /= 2;
-        else if (is_passing(rc))
-            return 0;
-        else if (rc < 0)
-            return rc;
+    if (any) {
+        share->size = 0;
+        share->piece = share->pieces = 0;
     }
-    return 1;
+    return any;
 }
+
+/* -------------------------------------------------------------------- runs --
+ */
 
 static int
 reserve(zp__share *share, size_t more)
@@ -197,12 +222,6 @@ reserve(zp__share *share, size_t more)
     size_t room = share->room ? share->room : SEGMENT;
     unsigned char *larger;
 
-    if (share->from) {
-        memmove(share->out, share->out + share->from,
-                share->size - share->from);
-        share->size -= share->from;
-        share->from = 0;
-    }
     if (share->room - share->size >= more)
         return 0;
     while (room - share->size < more)
@@ -220,10 +239,8 @@ append(zp__share *share, const unsigned char *answer, size_t size,
        uint64_t index)
 {
     zp__shared_result head = {index, size};
-    int rc = 0;
+    int rc = reserve(share, sizeof head + size);
 
-    if (share->room - share->size < sizeof head + size)
-        rc = reserve(share, sizeof head + size);
     if (rc < 0)
         return rc;
     memcpy(share->out + share->size, &head, sizeof head);
@@ -232,47 +249,189 @@ append(zp__share *share, const unsigned char *answer, size_t size,
     return 0;
 }
 
-/* 1: all that there is is written; 0: not yet; or an error. */
+/* Make a run of what there is: as many results as a segment has room for, or a
+ * larger one. */
 static int
-move_results(zp_mapping *map)
+fill(zp_mapping *map)
 {
+    zp__share *share = map->share;
     const unsigned char *answer;
     uint64_t index;
     size_t size;
-    int rc = 1;
+    int rc = 0;
 
-    while (rc == 1 && (answer = zp__map_answer(map, &size, &index))) {
-        rc = write_out(map, map->share->segment);
-        if (rc != 1)
+    if (share->piece)
+        return 0;
+    while (rc == 0 && (answer = zp__map_answer(map, &size, &index))) {
+        if (share->size &&
+            share->size + sizeof(zp__shared_result) + size > share->segment)
             break;
-        rc = append(map->share, answer, size, index);
-        if (rc < 0)
-            break;
-        zp__map_pass(map);
-        rc = 1;
+        rc = append(share, answer, size, index);
+        if (rc == 0)
+            zp__map_pass(map);
     }
-    return rc == 1 ? write_out(map, 0) : rc;
+    share->pieces =
+        (uint32_t)((share->size + share->segment - 1) / share->segment);
+    return rc;
+}
+
+/* The run is written. */
+static void
+empty(zp__share *share)
+{
+    share->size = 0;
+    share->piece = share->pieces = 0;
+    if (share->room <= 4 * SEGMENT)
+        return;
+    free(share->out);
+    share->out = NULL;
+    share->room = 0;
+}
+
+/* Are too many segments unread? (What is below `next` is being read.) */
+static bool
+is_full(const zp_mapping *map)
+{
+    zp__share *share = map->share;
+    uint64_t most = map->window_bytes / share->segment + 1;
+    zp__share_head head;
+
+    if (share->n < share->next + most)
+        return false;
+    if (zp__share_get_head(share->state, share->id, &head) == 0)
+        share->next = head.next;
+    return share->n >= share->next + most &&
+           zp__share_has(share->state, share->id, share->n - most) > 0;
+}
+
+/* The state has no room for a segment: 1: try again with a smaller one, 0:
+ * later, or RC: never. */
+static int
+on_no_room(zp__share *share, int rc)
+{
+    bool smaller = !share->piece && share->segment > SEGMENT_MIN;
+
+    if (rc == -ENOSPC && share->n &&
+        zp__share_has(share->state, share->id, share->n - 1) > 0) {
+        share->full = 0; /* somebody will read, or its time will be over */
+        return 0;
+    }
+    if (rc == -ENOSPC && ++share->full < FULL_SMALLER)
+        return 0;
+    if (smaller)
+        share->segment /= 2;
+    if (rc == -EMSGSIZE)
+        return smaller ? 1 : rc;
+    return share->full < FULL_MAX ? 0 : rc;
+}
+
+/* The next segment of the run, and with the last one of all, the end: 1; 0:
+ * later; or an error. */
+static int
+write_segment(zp_mapping *map)
+{
+    zp__share *share = map->share;
+    size_t from = share->piece * share->segment, left = share->size - from;
+    zp__share_segment segment = {share->piece, share->pieces, {NULL, 0}};
+    writing w = {share, &segment, .code = map->code, .why = map->why};
+    char text[ZP__ERROR_MAX];
+    int rc;
+
+    segment.bytes.addr = share->out + from;
+    segment.bytes.sz =
+        (uint32_t)(left < share->segment ? left : share->segment);
+    w.ended = map->ended && share->piece + 1 == share->pieces &&
+              !zp__map_has_result(map);
+    rc = write_soon(&w);
+    if (rc == -ENOSPC || rc == -EMSGSIZE) {
+        snprintf(text, sizeof text, "%s", zp__fail_text());
+        rc = on_no_room(share, rc);
+        return rc < 0 ? zp__fail(rc, "%s", text) : rc;
+    }
+    if (rc < 0)
+        return is_passing(rc) ? 0 : rc;
+    map->told |= w.ended;
+    share->full = 0;
+    share->n++;
+    if (++share->piece == share->pieces)
+        empty(share);
+    return 1;
+}
+
+/* ------------------------------------------------------------------ pumping --
+ */
+
+/* 1: all that there is is written; 2: there is more, and it is others' turn; 0:
+ * more later; or an error. */
+static int
+move_results(zp_mapping *map)
+{
+    double until = zp__now() + TURN;
+    int rc;
+
+    for (;;) {
+        rc = fill(map);
+        if (rc < 0)
+            return is_passing(rc) ? 0 : rc;
+        if (!map->share->size)
+            return 1;
+        if (zp__now() > until)
+            return 2;
+        if (is_full(map))
+            return 0;
+        rc = write_segment(map);
+        if (rc <= 0)
+            return rc;
+    }
+}
+
+/* They cannot be written: that is what the map ends with, whatever else. */
+static void
+give_up(zp_mapping *map, int rc)
+{
+    char text[ZP__ERROR_MAX];
+
+    snprintf(text, sizeof text, "%s", zp__fail_text());
+    zp__map_abort(map, rc, text);
+    if (!map->code) { /* all was done */
+        map->code = rc;
+        snprintf(map->why, sizeof map->why, "%s", text);
+    }
+    zp__map_drop_results(map);
+    (void)zp__share_drop(map);
+}
+
+/* The end alone: false: later. If it cannot be told, what there is goes, which
+ * readers understand, too. */
+static bool
+tell_end(zp_mapping *map)
+{
+    zp__share *share = map->share;
+    writing end = {share, NULL, true, map->code, map->why, 0};
+    int rc = write_soon(&end);
+
+    if (is_passing(rc))
+        return false;
+    if (rc < 0)
+        (void)zp__atomic(share->state, drop_txn, share, PATIENCE, true);
+    map->told = true;
+    return true;
 }
 
 bool
 zp__share_pump(zp_mapping *map)
 {
-    int rc;
+    bool told = map->told;
+    int rc = told ? 1 : move_results(map);
 
-    if (map->told)
-        return true;
-    rc = move_results(map);
-    if (rc < 0) {
-        zp__map_abort(map, rc, zp__fail_text());
-        zp__map_drop_results(map);
-        map->share->from = map->share->size = 0;
-    }
-    if (rc == 0)
+    if (rc < 0)
+        give_up(map, rc);
+    if (rc == 2)
+        zp__kick(map->kick);
+    if (rc == 2 || rc == 0)
+        return rc == 2;
+    if (map->ended && !map->told && !tell_end(map))
         return false;
-    if (!map->ended || zp__map_has_result(map))
-        return true;
-    rc = write_head(map->share, true, map->code, map->why);
-    map->told = !is_passing(rc);
-    map->settled |= map->told;
-    return map->told;
+    map->settled |= map->told && !told;
+    return true;
 }

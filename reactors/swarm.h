@@ -14,6 +14,7 @@
  *     swarm_wire.c     messages between them
  *     worker.c         all that happens in the worker
  *     share.c          results on their way to other processes
+ *     share_keys.c     what they are in the state
  *     results.c        reading them there
  *
  * Items travel in *blobs*; a *range* is a run of items of one blob that
@@ -304,29 +305,22 @@ int zp__answer_result(zp__kept *kept, const unsigned char *at, uint64_t index,
 int zp__result_get(const zp_map_result *result, const char *format, va_list ap);
 void zp__map_drop_results(zp_mapping *map);
 
-/* ---- share.c ---- */
+/* ---- share.c, results.c ---- */
 
 int zp__share_new(zp_mapping *map, double keep);
 void zp__share_free(zp_mapping *map);
+uint64_t zp__share_id(const zp_mapping *map);
 
 /* Move results to the state, and at the end say so: false: not all of it yet,
  * and it is time to try again later. */
 bool zp__share_pump(zp_mapping *map);
-uint64_t zp__share_id(const zp_mapping *map);
 
-/* Where both sides find each other: the namespace, and the keys of a map: its
- * header (segments so far, ended, code, why), and a segment of its results. */
-#define ZP__SHARE_NS "zp.maps"
-#define ZP__SHARE_HEAD "UiIs"
-#define ZP__SHARE_KEY 48
+/* Has it anything to be moved yet, or its end to be told? */
+bool zp__share_pending(const zp_mapping *map);
+
+/* Drop what is to be written: was there anything? */
+bool zp__share_drop(zp_mapping *map);
 void zp__results_destroy(zp__node *results);
-void zp__share_key(char *key, uint64_t id, const char *what, uint64_t n);
-
-/* Results are a stream, cut in segments anywhere: each this and an answer. */
-typedef struct zp__shared_result {
-    uint64_t index;
-    uint64_t size; /* of the answer */
-} zp__shared_result;
 
 /* ---- swarm.c ---- */
 
