@@ -134,11 +134,24 @@ pages_wanted(zp__txn *txn, uint64_t *ret)
     return 0;
 }
 
+/* Of PAGES that were free when they were counted, those that certainly are:
+ * each revision since then may have taken some, as many as the largest value
+ * needs, by whomever. */
+static uint64_t
+still_free(const zp__txn *txn, uint64_t pages)
+{
+    const zp__store *store = txn->store;
+    uint64_t each = store->limits.max_value / store->page + 2 * REFILL;
+    uint64_t taken = (txn->revision - store->free.revision) * each;
+
+    return taken < pages ? pages - taken : 0;
+}
+
 /* Pages that are used when WANTED more are, as far as counted. */
 static uint64_t
 pages_used(const zp__txn *txn, uint64_t wanted)
 {
-    uint64_t usable = txn->store->free.usable;
+    uint64_t usable = still_free(txn, txn->store->free.usable);
     return txn->end + wanted - (usable < txn->end ? usable : 0);
 }
 
@@ -153,6 +166,8 @@ check_limit(zp__txn *txn, uint64_t wanted)
     if (txn->end + wanted <= limit)
         return 0;
     rc = free_pages(txn, wanted <= REFILL);
+    if (rc == 0 && pages_used(txn, wanted) > limit)
+        rc = free_pages(txn, false);
     if (rc != 0 || pages_used(txn, wanted) <= limit)
         return rc;
     zp__store_check_readers(store);
@@ -160,12 +175,12 @@ check_limit(zp__txn *txn, uint64_t wanted)
     rc = free_pages(txn, false);
     if (rc != 0 || pages_used(txn, wanted) <= limit)
         return rc;
+    uint64_t used = pages_used(txn, 0);
     store->free.revision = 0; /* ask again: something may be let go */
     return zp__fail(-ENOSPC,
                     "%s is full: %llu of %llu bytes are used (the last tenth "
                     "is kept for deleting)",
-                    store->place.data,
-                    (unsigned long long)(pages_used(txn, 0) * store->page),
+                    store->place.data, (unsigned long long)(used * store->page),
                     (unsigned long long)max);
 }
 
@@ -195,7 +210,7 @@ zp__space_excess(zp__txn *txn, const zp__log *log)
     if (txn->end <= most || log->bytes <= least)
         return 0;
     int rc = free_pages(txn, true);
-    if (rc == 0 && txn->end > most + pages->all)
+    if (rc == 0 && txn->end > most + still_free(txn, pages->all))
         rc = free_pages(txn, false);
     if (rc != 0 || txn->end <= most + pages->all)
         return 0; /* a commit does not fail for the want of counting */

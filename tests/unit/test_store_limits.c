@@ -486,6 +486,39 @@ test_large_over_and_over(void **state)
 }
 
 /* The map is smaller than the limit: then it is the limit. */
+/* Fill it with values of SIZE, delete them, and again: free pages come and go,
+ * and what sets leave for deleting is always there. */
+static void
+fill_and_delete(size_t size)
+{
+    unsigned n;
+    int rc;
+
+    for (unsigned round = 0; round < 6; round++) {
+        for (n = 0; (rc = put(name(n), size)) == 0; n++)
+            ;
+        expect(rc, -ENOSPC);
+        assert_true(used() <= 4 * MIB);
+        for (unsigned k = round % 3; k < n; k++)
+            expect(erase(name(k)), 0);
+        for (unsigned k = 0; k < round % 3; k++)
+            expect(erase(name(k)), 0);
+    }
+}
+
+static void
+test_full_and_empty_again(void **state)
+{
+    static const size_t sizes[] = {10000, 50000, 200000, 400000};
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        start(&(zp__limits){.max_bytes = 4 * MIB});
+        fill_and_delete(sizes[i]);
+        stop();
+    }
+}
+
 static void
 test_small_map(void **state)
 {
@@ -677,6 +710,7 @@ main(void)
         ZP_TEST(test_pinned),
         ZP_TEST(test_pinned_by_the_dead),
         ZP_TEST(test_large_over_and_over),
+        ZP_TEST(test_full_and_empty_again),
         ZP_TEST(test_small_map),
         ZP_TEST(test_nested_fails_alone),
         ZP_TEST(test_empty_nested_are_cheap),
