@@ -20,9 +20,8 @@
 #include "reactors/share.h"
 #include "reactors/swarm.h"
 
-#define LOOK 0.1        /* seconds: how often the head is looked at, at most */
-#define PATIENCE 0.05   /* seconds, at least, for the state's lock ... */
-#define PATIENCE_FREE 1 /* ... and when the results are given back */
+#define LOOK 0.1      /* seconds: how often the head is looked at, at most */
+#define PATIENCE 0.05 /* seconds, at least, for the state's lock */
 #define ROOM_KEPT (4 << 20) /* bytes of the buffer, when it is empty */
 
 struct zp_results {
@@ -83,14 +82,11 @@ leave_txn(zp_state *txn, void *user)
 static void
 leave(zp_results *results)
 {
-    double patience = results->ctx->lock_timeout;
     int rc;
 
     if (results->has_left || !results->state)
         return;
-    if (patience > PATIENCE_FREE)
-        patience = PATIENCE_FREE;
-    rc = zp__atomic(results->state, leave_txn, results, patience, true);
+    rc = zp__share_last(results->state, leave_txn, results);
     results->has_left = rc >= 0 || rc == ZP_ENOKEY;
 }
 

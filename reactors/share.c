@@ -103,25 +103,18 @@ write_txn(zp_state *txn, void *user)
 
 /* The end alone may use what a full state keeps for deleting. */
 static int
-write_it(writing *w, double patience)
-{
-    int rc = zp__atomic(w->share->state, write_txn, w, patience, !w->segment);
-
-    if (rc == 0)
-        w->share->next = w->next;
-    return rc;
-}
-
-static int
 write_soon(writing *w)
 {
     zp__share *share = w->share;
-    int rc = write_it(w, share->patience);
+    int rc =
+        zp__atomic(share->state, write_txn, w, share->patience, !w->segment);
 
-    if (rc == 0)
+    if (rc == 0) {
+        share->next = w->next;
         share->patience = PATIENCE;
-    else if (rc == -ETIMEDOUT && share->patience < PATIENCE_MAX)
+    } else if (rc == -ETIMEDOUT && share->patience < PATIENCE_MAX) {
         share->patience *= 2;
+    }
     return rc;
 }
 
@@ -187,7 +180,7 @@ zp__share_free(zp_mapping *map)
     end.code = map->code ? map->code : -ECANCELED;
     end.why = map->code ? map->why : "the map was given back";
     if (!map->told)
-        (void)write_it(&end, map->ctx->lock_timeout);
+        (void)zp__share_last(share->state, write_txn, &end);
     zp_state_free(share->state);
     free(share->out);
     free(share);

@@ -64,4 +64,8 @@ int zp__share_find(zp_state *txn, uint64_t id, uint64_t from, uint64_t *ret);
 /* All that there is of it. */
 int zp__share_clear(zp_state *txn, uint64_t id);
 
+/* The last word of an owner or a reader: zp__atomic(), although the context may
+ * be about to go. */
+int zp__share_last(zp_state *state, zp_atomic_fn *fn, void *user);
+
 #endif

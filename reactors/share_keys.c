@@ -15,6 +15,7 @@
 #define HEAD "UUUiIs"
 #define SEGMENT "uuB"
 #define ID "%016llx"
+#define PATIENCE 1 /* seconds for the state's lock */
 
 void
 zp__share_key(char *key, uint64_t id)
@@ -146,4 +147,19 @@ zp__share_clear(zp_state *txn, uint64_t id)
     }
     zp__share_key(key, id);
     return rc < 0 ? rc : zp_delete(txn, key);
+}
+
+int
+zp__share_last(zp_state *state, zp_atomic_fn *fn, void *user)
+{
+    zp_ctx *ctx = state->ctx;
+    bool dying = ctx->dying;
+    int rc;
+
+    ctx->dying = false;
+    rc = zp__atomic(state, fn, user,
+                    ctx->lock_timeout < PATIENCE ? ctx->lock_timeout : PATIENCE,
+                    true);
+    ctx->dying = dying;
+    return rc;
 }
