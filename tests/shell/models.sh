@@ -13,20 +13,22 @@ NO_FLAG_FENCE NO_FLAG WANT_LATE NO_HUSH NO_LATE
 NO_LATE_AGAIN' # of the model with -DBELL
 write_variants='WRITE_LATE' # with -DWRITES
 
-# Write what Spin's checker says of the model with -D$1 (-D$2, -D$3) to
-# "$work/out".
+# Write what Spin's checker, compiled with $1, says of the model with -D$2 (-D$3,
+# -D$4) to "$work/out".
 run_model() {
+    local optimize=$1
+    shift
     rm -rf "$work/spin" "$work/out"
     mkdir "$work/spin" && cd "$work/spin" &&
         spin -a "-D$1" ${2:+"-D$2"} ${3:+"-D$3"} "$model" >"$work/out" 2>&1 &&
-        gcc -O1 -w -DSAFETY -DCOLLAPSE -DMEMLIM=2000 -o pan pan.c \
+        gcc $optimize -w -DSAFETY -DCOLLAPSE -DMEMLIM=2000 -o pan pan.c \
             >>"$work/out" 2>&1 &&
         timeout 300 ./pan -n -E -m1000000 >>"$work/out" 2>&1
 }
 
 # The whole space was searched, with no error.
 is_right() {
-    run_model "$@"
+    run_model -O2 "$@"
     grep -q 'errors: 0$' "$work/out" &&
         ! grep -qi 'error:\|search not completed\|max search depth' \
             "$work/out" && return
@@ -34,16 +36,17 @@ is_right() {
     return 1
 }
 
-# An assertion of the property was violated.
+# An assertion of the property was violated; most find it at once, which takes
+# less than to compile well.
 is_wrong() {
-    run_model "$@"
+    run_model -O0 "$@"
     grep -q 'assertion violated' "$work/out" && return
     cat "$work/out"
     return 1
 }
 
-if [ "${ZP_SANITIZER-no}" != no ]; then
-    echo "1..0 # SKIP a model is the same whatever the library is built with"
+if [ "${ZP_SANITIZER-no}" != no ] || [ "${ZP_MODELS-yes}" = no ]; then
+    echo "1..0 # SKIP a model is the same however and wherever it is built"
     exit 0
 fi
 for tool in spin gcc; do
