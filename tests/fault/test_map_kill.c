@@ -286,6 +286,68 @@ test_all_workers_at_once(void **state)
     zp_ctx_free(ctx);
 }
 
+/* Item 0 waits, and kills its worker the first time; the others leave much. */
+static int
+first_dies_late(zp_ctx *ctx, const zp_value *item, const zp_value *common)
+{
+    static char text[10000];
+    zp_bin bin = {text, sizeof text};
+    int64_t times = 0;
+
+    if (int_of(item) == 0) {
+        int rc = zp_increase(zp_ctx_state(ctx), "begun", &times, 1);
+
+        if (rc == 0 && times == 1)
+            rc = first_waits(ctx, item, common);
+        if (rc < 0 || times == 1)
+            raise(SIGKILL);
+    }
+    return zp_return(ctx, "B", &bin);
+}
+
+static bool
+some_are_done(void *user)
+{
+    zp_mapping *map = user;
+
+    (void)zp_map_next(map, NULL, 0); /* none yet, but the loop has its turn */
+    return progress_of(map).done >= 9;
+}
+
+/* What has to be done again, and is waited for, comes before all that was never
+ * begun: else the window would overflow. */
+static void
+test_what_is_waited_for_comes_first(void **state)
+{
+    zp_ctx *ctx = new_ctx(NULL);
+    numbers from = {.end = 1000, .each = 1000};
+    zp_value *common;
+    zp_mapping *map;
+    zp_sync sync;
+
+    (void)state;
+    zp_sync_open(&sync);
+    common = new_sync_value(&sync);
+    assert_ok(zp_set_int(zp_ctx_state(ctx), "begun", 0));
+    map = map_numbers(ctx,
+                      MAP(.count = 2, .chunk = 1, .window_bytes = 150 << 10,
+                          .common = common),
+                      first_dies_late, &from);
+    assert_true(zp_test_until(some_are_done, map, SECONDS));
+    assert_int_equal(progress_of(map).read, 0);
+    zp_sync_post(&sync);
+    assert_int_equal(next_of(map).index, 0);
+    assert_in_range(progress_of(map).done, 10, 100);
+    for (uint64_t i = 1; i < 1000; i++)
+        assert_int_equal(next_of(map).index, i);
+    assert_ok(zp_map_next(map, NULL, SECONDS));
+    zp_map_free(map);
+    zp_value_free(common);
+    zp_sync_close(&sync);
+    expect_processes(ctx, 0);
+    zp_ctx_free(ctx);
+}
+
 /* ------------------------------------------------------------ poison, once --
  */
 
@@ -787,6 +849,7 @@ main(void)
         ZP_TEST(test_kills_as_they_are_done),
         ZP_TEST(test_kills_with_a_small_window),
         ZP_TEST(test_all_workers_at_once),
+        ZP_TEST(test_what_is_waited_for_comes_first),
         ZP_TEST(test_poison),
         ZP_TEST(test_once),
         ZP_TEST(test_workers_that_die_at_birth),
