@@ -59,7 +59,7 @@ struct zp__child {
     zp__page *page;
     zp_value *result;
     zp_value *spare; /* from malloc(), to be used by the next zp_return() */
-    int ready_fd; /* tells the parent; -1: it has been told */
+    int ready_fd;    /* tells the parent; -1: it has been told */
     zp__owned *ready_owned;
     bool says_ready; /* only zp_ready() counts */
     unsigned depth;  /* 1: its parent is the owner or attached */
@@ -145,7 +145,8 @@ struct zp_proc {
     /* of reactors: called when an attempt has ended, and what comes next is
      * decided; it may not free the process, nor call anybody */
     void (*attempt_fn)(zp_proc *proc, void *user);
-    void *attempt_user;
+    int (*room_fn)(void *user); /* is there room for another attempt? */
+    void *attempt_user;         /* of these two */
     bool worker; /* its swarm waits for it, and ends it; nobody else */
     zp_exit_fn *exit_fn;
     void *exit_user;

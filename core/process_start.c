@@ -310,6 +310,8 @@ zp__proc_prepare(zp_proc *proc)
     birth.ready_fd = proc->ctx->ready_fd;
     birth.arg = proc->job.has_again && proc->attempts > 1 ? proc->job.again
                                                           : proc->job.arg;
+    if (rc == 0 && proc->room_fn)
+        rc = proc->room_fn(proc->attempt_user);
     if (rc == 0)
         rc = open_birth(proc, &birth, exec_pipe);
     if (rc == 0)

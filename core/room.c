@@ -27,14 +27,15 @@
 #include "core/tsan.h"
 
 #define DESCRIPTORS 10
-#define PEER 4 /* one for the connection, and some for whoever is quicker */
-#define THREADS 2     /* the reaper, and one for I/O */
+#define DESCRIPTORS_MAX 64 /* that are tried at once */
+#define PEER 4    /* one for the connection, and some for whoever is quicker */
+#define THREADS 2 /* the reaper, and one for I/O */
 #define PATIENCE 1000 /* looks; the number may be another thread's by now */
 
 static int
 try_descriptors(int wanted)
 {
-    int fds[DESCRIPTORS], n = 0, errnum;
+    int fds[DESCRIPTORS_MAX], n = 0, errnum;
 
     while (n < wanted && (fds[n] = eventfd(0, EFD_CLOEXEC)) >= 0)
         n++;
@@ -122,9 +123,10 @@ zp__room_for_zmq(void)
 }
 
 int
-zp__room_for_peer(void)
+zp__room_for_peer(size_t others)
 {
-    int rc = try_descriptors(PEER);
+    int rc = try_descriptors(
+        others < DESCRIPTORS_MAX - PEER ? PEER + (int)others : DESCRIPTORS_MAX);
 
     return rc ? fail(rc, "no descriptors for it") : 0;
 }

@@ -87,6 +87,24 @@ cancel(zp_mapping *map)
     zp__kick(map->swarm->kick);
 }
 
+/* Items of others that WORKER has not begun are not to be begun there any more:
+ * what it runs when the signal comes is MAP's. */
+static void
+press(zp__worker *worker, zp_mapping *map)
+{
+    zp__range *back;
+
+    if (!zp__worker_runs(worker, map))
+        return;
+    for (unsigned cell = 0; cell < ZP__CELLS; cell++)
+        if (worker->tasks[cell] &&
+            (back = zp__worker_take_back(worker, cell, 0)))
+            zp__map_requeue(back->map, back);
+    if (zp__worker_is_at(worker, map))
+        zp__worker_signal(worker, map->cancel_step ? SIGKILL : SIGTERM);
+    zp__kick(worker->swarm->kick);
+}
+
 bool
 zp__map_press(zp_mapping *map)
 {
@@ -97,9 +115,8 @@ zp__map_press(zp_mapping *map)
     if (zp__now() < map->cancel_at)
         return true;
     for (uint32_t i = 0; i < swarm->n_seats; i++)
-        if (swarm->workers[i] && zp__worker_runs(swarm->workers[i], map))
-            zp__worker_signal(swarm->workers[i],
-                              map->cancel_step ? SIGKILL : SIGTERM);
+        if (swarm->workers[i])
+            press(swarm->workers[i], map);
     map->cancel_step++;
     map->cancel_at = zp__now() + CANCEL_STEP;
     return true;

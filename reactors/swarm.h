@@ -204,8 +204,9 @@ struct zp_mapping {
     bool cancelled;
     double cancel_at; /* the next signal to those that still run it */
     int cancel_step;
-    bool given_up; /* freed by the caller: goes when nothing holds it */
-    unsigned pins; /* functions on the stack that look at it */
+    bool given_up;  /* freed by the caller: goes when nothing holds it */
+    unsigned pins;  /* functions on the stack that look at it */
+    unsigned holds; /* waits that hold callbacks back, around the wait for it */
 };
 
 /* ---- map.c ---- */
@@ -221,8 +222,13 @@ void zp__map_destroy(zp_mapping *map);
 
 /* ---- map_calls.c ---- */
 
-/* Something has changed: callbacks come soon. */
+/* Something has changed: callbacks come soon. The same for what could not be
+ * called before. */
 void zp__map_changed(zp_mapping *map);
+void zp__map_call(zp_mapping *map);
+
+/* Are its callbacks held back? */
+bool zp__map_held(const zp_mapping *map);
 
 /* The callback of MAP's kick and timer. */
 void zp__map_on_kick(void *map);
@@ -367,8 +373,10 @@ zp__name zp__worker_name(const zp__worker *worker);
  * and no more than there are, whatever the cell says. */
 uint32_t zp__worker_claimed(const zp__worker *worker, unsigned cell);
 
-/* Has it begun an item of MAP, and not told of it? */
+/* Has it begun an item of MAP, and not told of it? And was that the last one
+ * that it has begun? */
 bool zp__worker_runs(const zp__worker *worker, const zp_mapping *map);
+bool zp__worker_is_at(const zp__worker *worker, const zp_mapping *map);
 
 /* Take away all that it has of MAP, which is about to be freed. */
 void zp__worker_forget(zp__worker *worker, zp_mapping *map);

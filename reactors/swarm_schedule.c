@@ -24,12 +24,14 @@
 #define WORTH_IT 0.0002 /* seconds of work that are worth being taken back */
 #define SILENT 0.02     /* a worker unheard of for so long is in a slow item */
 #define PUMP_MAX 0.005  /* seconds until the loop has its turn again */
-#define SPAWN_AGAIN 0.002 /* seconds until a failed fork is tried again, ...   \
-                           */
-#define SPAWN_DOUBLE 6    /* ... twice as many so many times */
-#define SPAWN_TRIES 10    /* at least, and ... */
-#define SPAWN_PATIENCE 5  /* ... seconds, in vain, without any worker: no more \
-                           */
+#define SPAWN_AGAIN                                                            \
+    0.002              /* seconds until a failed fork is tried again, ...      \
+                        */
+#define SPAWN_DOUBLE 6 /* ... twice as many so many times */
+#define SPAWN_TRIES 10 /* at least, and ... */
+#define SPAWN_PATIENCE                                                         \
+    5 /* ... seconds, in vain, without any worker: no more                     \
+       */
 
 /* --------------------------------------------------------------- workers -- */
 
@@ -237,6 +239,8 @@ give_of(zp_mapping *map, zp__worker *worker)
 
     if (!zp__map_fill(map, n))
         return -ECANCELED;
+    if (!has_room(worker)) /* the source has run the loop, and it is gone */
+        return 1;
     if (map->ended || !may_give(map))
         return 0;
     range = zp__map_take(map, n, ZP__TASK_BYTES);

@@ -47,6 +47,23 @@ free_seat(zp_swarm *swarm, uint32_t *ret)
     return zp__fail(-EAGAIN, "a swarm has at most %d workers", ZP__WORKERS_MAX);
 }
 
+/* Each one that is not up yet is about to connect. */
+static int
+has_room(void *user)
+{
+    const zp__worker *worker = user;
+    const zp_swarm *swarm = worker->swarm;
+    size_t others = 0;
+
+    for (uint32_t i = 0; i < swarm->n_seats; i++) {
+        const zp__worker *other = swarm->workers[i];
+
+        others += other && other != worker && !other->up &&
+                  other->proc->stage == ZP__PROC_RUNNING;
+    }
+    return zp__room_for_peer(others);
+}
+
 static int
 spawn(zp__worker *worker)
 {
@@ -84,10 +101,11 @@ zp__worker_new(zp_swarm *swarm, zp__worker **ret)
     int rc = worker ? free_seat(swarm, &number)
                     : zp__fail(-ENOMEM, "no memory for a worker");
 
-    if (rc == 0)
-        rc = zp__room_for_peer();
     if (rc == 0) {
         worker->swarm = swarm;
+        rc = has_room(worker);
+    }
+    if (rc == 0) {
         worker->number = number;
         worker->seat = &swarm->seats[number];
         worker->life = ++swarm->lives;
@@ -101,6 +119,7 @@ zp__worker_new(zp_swarm *swarm, zp__worker **ret)
     }
     worker->proc->worker = true;
     worker->proc->attempt_fn = on_attempt;
+    worker->proc->room_fn = has_room;
     worker->proc->attempt_user = worker;
     swarm->workers[number] = worker;
     if (number >= swarm->n_seats)
@@ -116,6 +135,7 @@ zp__worker_free(zp__worker *worker)
     zp_swarm *swarm = worker->swarm;
 
     worker->proc->attempt_fn = NULL;
+    worker->proc->room_fn = NULL;
     zp_proc_free(worker->proc);
     swarm->workers[worker->number] = NULL;
     while (swarm->n_seats && !swarm->workers[swarm->n_seats - 1])
@@ -336,6 +356,14 @@ task_of(const zp__worker *worker, const zp__report *report)
     return task;
 }
 
+/* Items would be forgotten. (Of a map that has ended nobody asks for them.) */
+static bool
+ends_early(const zp__task *task, const zp__report *report)
+{
+    return report->last && !task->range->map->ended &&
+           task->got + report->n != task->range->n;
+}
+
 static void
 learn(zp_mapping *map, const zp__report *report)
 {
@@ -383,7 +411,8 @@ on_done(zp__worker *worker, const zp__report *report, zp__message *body)
     const void *data = zp__message_data(body, &size);
     int64_t failed = task ? zp__answers_check(data, size, report->n) : -1;
 
-    if (failed < 0) { /* of another life, or nonsense */
+    if (failed < 0 ||
+        ends_early(task, report)) { /* of another life, or nonsense */
         zp__message_free(body);
         if (task)
             zp__proc_signal(worker->proc, SIGKILL);
@@ -416,8 +445,11 @@ zp__swarm_read(zp_swarm *swarm)
             continue;
         }
         zp__message_free(&body);
-        if (worker && worker->life == name.life && report.kind == ZP__REPORT_UP)
+        if (worker && worker->life == name.life &&
+            report.kind == ZP__REPORT_UP) {
             worker->up = true;
+            worker->lost = false;
+        }
     }
 }
 
@@ -583,6 +615,14 @@ zp__worker_runs(const zp__worker *worker, const zp_mapping *map)
             return true;
     }
     return false;
+}
+
+bool
+zp__worker_is_at(const zp__worker *worker, const zp_mapping *map)
+{
+    const zp__task *last = begun_last(worker);
+
+    return last && last->range->map == map;
 }
 
 void
