@@ -163,6 +163,20 @@ take(zp_map_options *ret, const zp_map_options *given, bool own_swarm,
     return check_options(ret, own_swarm);
 }
 
+/* It has failed with RC before anybody had it. */
+static int
+disown(zp_mapping *map, int rc)
+{
+    zp_swarm *swarm = map->swarm;
+    char text[ZP__ERROR_MAX];
+
+    snprintf(text, sizeof text, "%s", zp__fail_text());
+    map->given_up = true;
+    zp__map_let_go(map);
+    zp__swarm_let_go(swarm);
+    return zp__fail(rc, "%s", text);
+}
+
 /* A map with workers of its own. */
 static int
 map_alone(zp_ctx *ctx, zp_mapping **ret_map, const zp_map_options *options,
@@ -190,11 +204,8 @@ map_alone(zp_ctx *ctx, zp_mapping **ret_map, const zp_map_options *options,
     }
     if (!per_item)
         rc = zp__swarm_man(swarm);
-    if (rc < 0) {
-        map->given_up = true;
-        zp__map_hold(map, false);
-        return rc;
-    }
+    if (rc < 0)
+        return disown(map, rc);
     *ret_map = map;
     return 0;
 }

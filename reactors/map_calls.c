@@ -16,8 +16,20 @@ zp__map_changed(zp_mapping *map)
     map->ready |= map->ended || zp__map_has_result(map);
     map->settled |= map->ended;
     map->changed = true;
+    zp__map_call(map);
+}
+
+void
+zp__map_call(zp_mapping *map)
+{
     if (map->result_fn || map->progress_fn || map->share)
         zp__kick(map->kick);
+}
+
+bool
+zp__map_held(const zp_mapping *map)
+{
+    return map->ctx->holds > map->holds;
 }
 
 void
@@ -132,7 +144,7 @@ zp__map_on_kick(void *user)
     zp_mapping *map = user;
     zp_swarm *swarm = map->swarm;
 
-    if (map->ctx->holds || map->calling) /* told again when that is over */
+    if (zp__map_held(map) || map->calling) /* told again when that is over */
         return;
     map->calling = true;
     if (!tell_progress(map) || (map->result_fn && !tell_results(map)))

@@ -367,7 +367,8 @@ static bool
 asks(const zp_mapping *map, uint64_t want)
 {
     return map->source && !map->input_end && !map->ended && !map->sourcing &&
-           !map->swarm->closing && map->queued < want && !zp__map_full(map);
+           !map->swarm->closing && map->queued < want && !zp__map_full(map) &&
+           !zp__map_held(map);
 }
 
 bool

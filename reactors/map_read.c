@@ -6,14 +6,30 @@
  * a tick of the coarse clock, so that who reads all the time starves nobody.
  */
 #include <errno.h>
+#include <math.h>
 
 #include "reactors/swarm.h"
+
+/* Whoever holds callbacks back around this wait does not hold back MAP's. */
+static unsigned
+unhold(zp_mapping *map)
+{
+    unsigned before = map->holds;
+
+    if (map->holds != map->ctx->holds) {
+        map->holds = map->ctx->holds;
+        zp__map_call(map);
+        zp__kick(map->swarm->kick);
+    }
+    return before;
+}
 
 /* Run the loop until FLAG, or (NULL) for a look at it. */
 static int
 wait_for(zp_mapping *map, const bool *flag, double timeout, bool *ret_gone)
 {
     static const bool never = false; /* a run without any is not broken off */
+    unsigned before = unhold(map);
     int rc;
 
     map->pins++;
@@ -21,6 +37,7 @@ wait_for(zp_mapping *map, const bool *flag, double timeout, bool *ret_gone)
     if (*ret_gone)
         return rc;
     map->pins--;
+    map->holds = before;
     map->looked = zp__tick();
     if (!flag && rc == -ETIMEDOUT && !zp__loop_was_stopped(map->ctx->loop))
         rc = 0;
@@ -75,10 +92,20 @@ next(zp_mapping *map, zp_map_result *ret, double timeout, bool *ret_gone)
 }
 
 static int
-may_read(const zp_mapping *map)
+check_timeout(double timeout)
+{
+    if (isnan(timeout))
+        return zp__fail(-EINVAL, "the timeout is not a number");
+    return 0;
+}
+
+static int
+may_read(const zp_mapping *map, double timeout)
 {
     int rc = zp__map_enter(map, zp__ctx_enter);
 
+    if (rc == 0)
+        rc = check_timeout(timeout);
     if (rc == 0)
         rc = zp__swarm_may_wait(map->swarm, "reading a map's results");
     if (rc == 0 && map->result_fn)
@@ -93,7 +120,7 @@ zp_map_next(zp_mapping *map, zp_map_result *ret_result, double timeout)
 {
     zp_map_result result;
     bool gone = false;
-    int rc = may_read(map);
+    int rc = may_read(map, timeout);
 
     if (rc == 0 && ret_result && ret_result->size != sizeof result)
         rc = zp__fail(-EINVAL, "ret_result: its size is %zu, not %zu",
@@ -111,7 +138,7 @@ zp_map_get(zp_mapping *map, double timeout, const char *format, ...)
     zp_map_result result;
     bool gone = false;
     va_list ap;
-    int rc = may_read(map);
+    int rc = may_read(map, timeout);
 
     if (rc == 0 && !format)
         rc = zp__fail(ZP_EFORMAT, "the format is NULL");
@@ -163,6 +190,8 @@ zp_map_wait(zp_mapping *map, double timeout)
     bool gone = false;
     int rc = zp__map_enter(map, zp__ctx_enter);
 
+    if (rc == 0)
+        rc = check_timeout(timeout);
     if (rc == 0)
         rc = zp__swarm_may_wait(map->swarm, "zp_map_wait()");
     if (rc == 0) /* results may have been read: the window has room again */

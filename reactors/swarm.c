@@ -115,9 +115,10 @@ swarms_unheld(zp_ctx *ctx)
         zp_swarm *swarm = ZP__OF(at, zp_swarm, node);
 
         ZP__EACH(one, next_one, &swarm->maps)
-        zp__map_changed(ZP__OF(one, zp_mapping, node));
+        zp__map_call(ZP__OF(one, zp_mapping, node));
         ZP__EACH(one, next_one, &swarm->over)
-        zp__map_changed(ZP__OF(one, zp_mapping, node));
+        zp__map_call(ZP__OF(one, zp_mapping, node));
+        zp__kick(swarm->kick); /* sources */
     }
 }
 
@@ -334,7 +335,7 @@ zp__swarm_make(zp_ctx *ctx, zp_swarm **ret, const zp_swarm_options *given,
     return 0;
 }
 
-/* The first workers; with an error, none. */
+/* The first workers; with an error, none: if it has no maps it may be gone. */
 int
 zp__swarm_man(zp_swarm *swarm)
 {
@@ -348,6 +349,7 @@ zp__swarm_man(zp_swarm *swarm)
     snprintf(text, sizeof text, "%s", zp__fail_text());
     swarm->given_up = true;
     zp__swarm_leave(swarm, true);
+    zp__swarm_let_go(swarm);
     return zp__fail(rc, "%s", text);
 }
 

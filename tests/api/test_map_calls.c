@@ -503,23 +503,32 @@ square_and_set(zp_ctx *ctx, const zp_value *item, const zp_value *common)
     return rc;
 }
 
+/* Callbacks are, sources too; work goes on. */
 static void
 test_held_back_during_a_wait(void **state)
 {
-    seen s = {.from = {.end = 100}};
+    seen s = {.next = 0};
+    numbers others = {.end = 10};
+    zp_mapping *other;
 
     (void)state;
     s.ctx = new_ctx(NULL);
-    assert_ok(zp_map(s.ctx, &s.map,
-                     MAP(.count = 2, .result_fn = on_result, .user = &s),
-                     square_and_set, give_and_act, &s));
+    s.map = map_fed(s.ctx, MAP(.count = 2, .result_fn = on_result, .user = &s),
+                    square_and_set);
+    other = map_numbers(s.ctx, MAP(.count = 1), square, &others);
+    for (int64_t i = 0; i < 100; i++)
+        assert_ok(zp_map_add(s.map, "I", &i));
+    assert_ok(zp_map_end(s.map));
     assert_ok(zp_get_when_equal(zp_ctx_state(s.ctx), NULL, "last", SECONDS,
                                 ZP_WATCH(.flags = ZP_HOLD), ZP_I(1)));
     assert_int_equal(s.calls, 0);
-    assert_true(progress_of(s.map).done > 0); /* work went on */
+    assert_int_equal(others.calls, 0);
+    assert_true(progress_of(s.map).done > 0);
+    expect_squares(other, 0, 10, 0);
     assert_ok(zp_run(s.ctx));
     assert_int_equal(s.calls, 100);
     assert_int_equal(s.ends, 1);
+    zp_map_free(other);
     finish(&s);
 }
 
