@@ -1254,8 +1254,12 @@ ZP_API int zp_process_get_value(zp_ctx *ctx, uint64_t id, zp_value **ret_value);
  *     ... with ZP_ONCE         ZP_ELOST        NULL           likewise
  *
  * Items are run *at least once*, and each has exactly one result; with ZP_ONCE
- * at most once. A map ends with its caller: its process, its context, its
- * swarm.
+ * at most once: then an item that was done is ZP_ELOST, too, if its worker ended
+ * before the result had left it. A map ends with its caller: its process, its
+ * context, its swarm.
+ *
+ * Callbacks, sources too, are held back by a wait with ZP_HOLD; but not those of
+ * a map that is waited for inside of it, by zp_map_next(), get() or wait().
  */
 typedef struct zp_swarm zp_swarm;
 typedef struct zp_mapping zp_mapping;
@@ -1354,9 +1358,10 @@ ZP_API int zp_map_end(zp_mapping *map);
 
 /* Wait for the next result, running callbacks meanwhile: 1; 0: there are no
  * more. RET_RESULT may be NULL; its size is set by the caller. Errors:
- * -ETIMEDOUT, ZP_EBREAK, a callback's negative value, -ECANCELED (cancelled),
+ * -ETIMEDOUT, ZP_EBREAK, a callback's negative value, -ECANCELED (cancelled, or
+ * its swarm was stopped before zp_map_end(), or before its source had no more),
  * the source function's own, ZP_ECRASHLOOP (the workers die without having
- * done anything), -EINVAL (there is a result_fn), -EPIPE (all that was added
+ * done anything), -EINVAL (there is a result_fn; TIMEOUT is NaN), -EPIPE (all that was added
  * is read, and nobody has said zp_map_end()), -EDEADLK inside an atomic
  * operation. */
 ZP_API int zp_map_next(zp_mapping *map, zp_map_result *ret_result,
@@ -1390,8 +1395,8 @@ ZP_API int zp_map_progress(const zp_mapping *map, zp_progress *ret_progress);
 
 /* Stop: nothing more is started, results not read are dropped; what runs may
  * finish within a third of a second, then its worker gets a TERM, and a third
- * of a second later a KILL. Returns at once. Cancelling what has ended is
- * fine. */
+ * of a second later a KILL; what that has of other maps of the swarm, and has
+ * not begun, is others'. Returns at once. Cancelling what has ended is fine. */
 ZP_API int zp_map_cancel(zp_mapping *map);
 
 /* Cancel it and give it back. Takes NULL, returns NULL. */
@@ -1449,7 +1454,8 @@ ZP_API int zp_swarm_count(const zp_swarm *swarm);
 ZP_API int zp_swarm_resize(zp_swarm *swarm, size_t count);
 
 /* Take no more maps, ask no source for more, and wait until what was added is
- * done (results stay to be read) and the workers have ended. With FORCE: end
+ * done (results stay to be read; behind the last of them a map that nobody has
+ * ended gives -ECANCELED) and the workers have ended. With FORCE: end
  * the workers as by zp_stop(); what is not done has failed: -ECANCELED. Errors:
  * as zp_wait(). */
 ZP_API int zp_swarm_stop(zp_swarm *swarm, int force);
