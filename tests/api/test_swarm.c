@@ -172,7 +172,7 @@ test_more_and_fewer_workers(void **state)
     int64_t i = 0;
 
     (void)state;
-    for (int round = 0; round < 14; round++) {
+    for (int round = zp_test_valgrind() ? 7 : 0; round < 14; round++) {
         size_t size = sizes[round % 7];
 
         assert_ok(zp_swarm_resize(swarm, size));
@@ -319,8 +319,10 @@ test_stop_by_force(void **state)
 static void
 test_free_with_maps_alive(void **state)
 {
+    int step = zp_test_valgrind() ? 2 : 1;
+
     (void)state;
-    for (int k = 0; k < 4; k++) {
+    for (int k = step - 1; k < 4; k += step) {
         zp_ctx *ctx = new_ctx(NULL);
         zp_swarm *swarm = new_swarm(ctx, 2);
         numbers one = {.end = -1, .each = 5}, two = {.end = 1};
@@ -506,7 +508,7 @@ test_nothing_is_left_behind(void **state)
     long memory = 0;
 
     (void)state;
-    for (int round = 0; round < 25; round++) {
+    for (int round = 0; round < (zp_test_valgrind() ? 7 : 25); round++) {
         zp_swarm *swarm;
         numbers from = {.end = 50}, own = {.end = 50};
         zp_mapping *map, *alone;

@@ -1,15 +1,18 @@
 /*
  * test_map_kill.c - workers are killed, in every way and at any moment, and a
  * map gives what a loop would have given; items that kill their workers are
- * given up, and no others; a caller that dies takes its workers with it.
+ * given up, and no others; a caller that dies takes its workers with it. Nor
+ * does it help a worker to lie.
  */
 #include <limits.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 
+#include "reactors/swarm_wire.h"
 #include "tests/api/mapping.h"
 
 #define PROMISED (2 * zp_test_slow())
@@ -344,6 +347,113 @@ test_what_is_waited_for_comes_first(void **state)
     zp_map_free(map);
     zp_value_free(common);
     zp_sync_close(&sync);
+    expect_processes(ctx, 0);
+    zp_ctx_free(ctx);
+}
+
+/* --------------------------------------------------------------- nonsense --
+ */
+
+/* Workers that are forked now say more than is true. */
+static bool nonsense;
+int __real_zp__wire_send(void *socket, const zp__name *name, const void *head,
+                         size_t head_size, const void *body, size_t size,
+                         zp__message_free_fn *free_fn, void *hint);
+int __wrap_zp__wire_send(void *socket, const zp__name *name, const void *head,
+                         size_t head_size, const void *body, size_t size,
+                         zp__message_free_fn *free_fn, void *hint);
+
+static void
+say(void *socket, zp__report report, const void *body, size_t size)
+{
+    (void)__real_zp__wire_send(socket, NULL, &report, sizeof report, body, size,
+                               NULL, NULL);
+}
+
+/* Of another task, of items that were told of or do not come next, of too many
+ * of them, of no cell, of no kind, of another size. */
+static void
+talk_nonsense(void *socket, zp__report told, const void *body, size_t size)
+{
+    zp__report other = told;
+
+    other.task++;
+    say(socket, other, body, size);
+    other.task -= 2;
+    say(socket, other, body, size);
+    other = told;
+    other.from++;
+    say(socket, other, body, size);
+    other.from -= 2;
+    say(socket, other, body, size);
+    other = told;
+    other.n += 1u << 17;
+    say(socket, other, body, size);
+    other = told;
+    other.cell = 64;
+    say(socket, other, body, size);
+    other.cell = UINT32_MAX;
+    say(socket, other, body, size);
+    other = told;
+    other.kind = 99;
+    say(socket, other, body, size);
+    (void)__real_zp__wire_send(socket, NULL, &told, 4, body, size, NULL, NULL);
+}
+
+int
+__wrap_zp__wire_send(void *socket, const zp__name *name, const void *head,
+                     size_t head_size, const void *body, size_t size,
+                     zp__message_free_fn *free_fn, void *hint)
+{
+    static const double times[] = {NAN, -1, INFINITY, 1e300, 0};
+    static unsigned said;
+    zp__report told;
+
+    if (!nonsense || name || head_size != sizeof told)
+        return __real_zp__wire_send(socket, name, head, head_size, body, size,
+                                    free_fn, hint);
+    memcpy(&told, head, sizeof told);
+    if (told.kind == ZP__REPORT_DONE) {
+        talk_nonsense(socket, told, body, size);
+        told.seconds = times[said++ % 5];
+        if (said % 16 == 0 && size) /* and ends by a KILL */
+            say(socket, told, body, size - 1);
+    }
+    return __real_zp__wire_send(socket, name, &told, sizeof told, body, size,
+                                free_fn, hint);
+}
+
+static int
+add_attempts(const zp_process *process, void *user)
+{
+    *(unsigned *)user += process->attempts;
+    return 0;
+}
+
+static void
+test_workers_that_talk_nonsense(void **state)
+{
+    zp_ctx *ctx = new_ctx(NULL);
+    numbers from = {.end = 400, .each = 3};
+    unsigned attempts = 0;
+    zp_mapping *map;
+
+    (void)state;
+    nonsense = true;
+    map = map_numbers(ctx, MAP(.count = 3, .chunk = 2, .tries = 1000), work,
+                      &from);
+    for (int64_t i = 0; i < from.end; i++) {
+        zp_map_result result = next_of(map);
+
+        assert_int_equal(result.index, i);
+        expect_work(&result);
+    }
+    assert_ok(zp_map_next(map, NULL, SECONDS));
+    assert_int_equal(progress_of(map).done, from.end);
+    assert_ok(zp_each_process(ctx, add_attempts, &attempts));
+    assert_true(attempts > 3); /* some were killed */
+    nonsense = false;
+    zp_map_free(map);
     expect_processes(ctx, 0);
     zp_ctx_free(ctx);
 }
@@ -850,6 +960,7 @@ main(void)
         ZP_TEST(test_kills_with_a_small_window),
         ZP_TEST(test_all_workers_at_once),
         ZP_TEST(test_what_is_waited_for_comes_first),
+        ZP_TEST(test_workers_that_talk_nonsense),
         ZP_TEST(test_poison),
         ZP_TEST(test_once),
         ZP_TEST(test_workers_that_die_at_birth),
