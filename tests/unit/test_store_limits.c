@@ -485,7 +485,6 @@ test_large_over_and_over(void **state)
     stop();
 }
 
-/* The map is smaller than the limit: then it is the limit. */
 /* Fill it with values of SIZE, delete them, and again: free pages come and go,
  * and what sets leave for deleting is always there. */
 static void
@@ -519,6 +518,7 @@ test_full_and_empty_again(void **state)
     }
 }
 
+/* The map is smaller than the limit: then it is the limit. */
 static void
 test_small_map(void **state)
 {
