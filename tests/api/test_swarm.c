@@ -5,6 +5,7 @@
 #include "tests/api/mapping.h"
 
 #include <pthread.h>
+#include <time.h>
 
 /* ------------------------------------------------------------- many maps -- */
 
@@ -76,6 +77,38 @@ test_maps_at_once(void **state)
 }
 
 /* A long map does not keep a short one waiting: it comes after some tasks. */
+static int
+square_slowly(zp_ctx *ctx, const zp_value *item, const zp_value *common)
+{
+    const struct timespec work = {.tv_nsec = 1000000};
+
+    nanosleep(&work, NULL);
+    return square(ctx, item, common);
+}
+
+/* Who comes later does not wait until the first one has all that it wants. */
+static void
+test_maps_take_turns_item_by_item(void **state)
+{
+    zp_ctx *ctx = new_ctx(NULL);
+    zp_swarm *swarm = new_swarm(ctx, 1);
+    numbers many = {.end = 1000, .each = 1000}, few = {.end = 20};
+    zp_mapping *longer, *map;
+
+    (void)state;
+    longer = swarm_numbers(swarm, MAP(.chunk = 1), square_slowly, &many);
+    for (int i = 0; i < 10; i++)
+        (void)next_of(longer);
+    map = swarm_numbers(swarm, MAP(.chunk = 1), square_slowly, &few);
+    expect_squares(map, 0, 20, 0);
+    assert_in_range(progress_of(longer).done, 10, 300);
+    zp_map_free(map);
+    zp_map_free(longer);
+    zp_swarm_free(swarm);
+    expect_processes(ctx, 0);
+    zp_ctx_free(ctx);
+}
+
 static void
 test_maps_take_turns(void **state)
 {
@@ -676,6 +709,7 @@ main(void)
         ZP_TEST(test_maps_one_after_the_other),
         ZP_TEST(test_maps_at_once),
         ZP_TEST(test_maps_take_turns),
+        ZP_TEST(test_maps_take_turns_item_by_item),
         ZP_TEST(test_a_map_that_is_cancelled_beside_others),
         ZP_TEST(test_single_tasks),
         ZP_TEST(test_more_and_fewer_workers),

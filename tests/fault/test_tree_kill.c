@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -922,6 +923,53 @@ test_server_does_not_hang(void **state)
     zp_ctx_free(ctx);
 }
 
+/* --------------------------------------------------------- side by side -- */
+
+/* These wait for a second or two most of the time: each in a process of its
+ * own, whose descendants are its. */
+static const struct apart {
+    const char *name;
+    void (*test)(void **state);
+} apart[] = {
+    {"test_middle_killed", test_middle_killed},
+    {"test_attached_ends", test_attached_ends},
+    {"test_stopped_hears", test_stopped_hears},
+    {"test_starts_again_while_ending", test_starts_again_while_ending},
+    {"test_stuffed", test_stuffed},
+    {"test_reused_pid", test_reused_pid},
+    {"test_server_does_not_hang", test_server_does_not_hang},
+};
+
+#define APART (sizeof apart / sizeof *apart)
+
+static int
+run_apart(void *user)
+{
+    const struct apart *one = user;
+    void *state = NULL;
+
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0 || set_up(&state) < 0)
+        return 1;
+    one->test(&state);
+    return tear_down(&state) < 0 || !zp_test_until(no_process, NULL, PATIENCE);
+}
+
+static void
+test_side_by_side(void **state)
+{
+    pid_t pids[APART];
+    int status;
+
+    (void)state;
+    for (size_t i = 0; i < APART; i++)
+        pids[i] = zp_test_fork(run_apart, (void *)(uintptr_t)&apart[i]);
+    for (size_t i = 0; i < APART; i++) {
+        status = zp_test_wait(pids[i], 2 * PATIENCE);
+        if (status != 0)
+            fail_msg("%s: %d", apart[i].name, status);
+    }
+}
+
 #define CASE(f) ZP_TEST_WITH(f, set_up, tear_down)
 
 int
@@ -937,14 +985,8 @@ main(void)
         CASE(test_server_killed_before),
         CASE(test_all_terminated),
         CASE(test_warden),
-        CASE(test_middle_killed),
-        CASE(test_attached_ends),
-        CASE(test_stopped_hears),
-        CASE(test_starts_again_while_ending),
-        CASE(test_stuffed),
         CASE(test_freed_without_server),
-        CASE(test_reused_pid),
-        CASE(test_server_does_not_hang),
+        ZP_TEST(test_side_by_side),
     };
     return zp_test_main("tree_kill", tests, sizeof tests / sizeof *tests, 120);
 }
