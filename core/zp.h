@@ -1408,15 +1408,21 @@ ZP_API uint64_t zp_map_id(const zp_mapping *map);
 
 /* Read the results of map ID from any process of the state, in its order,
  * while the map goes on or afterwards. They are released as they are read, so
- * each is read once; unread ones go after `keep` seconds, those that were
- * written when their owner died, too, and with `keep` in between a map that has
- * ended outlives its owner. Errors: ZP_ENOKEY (no map has this id, or its
- * results are gone). */
+ * each is read once: several readers share them, and one that comes later goes
+ * on where those begin that are left. They are taken some hundred kilobytes at
+ * a time; what a reader has taken, and not read when it ends, goes with it. All
+ * of it goes when its readers have come to the end. Unread ones go after `keep`
+ * seconds, those that a dead owner left, too, and so does the end: within that
+ * time a map that has ended outlives its owner. Errors: ZP_ENOKEY (no map has
+ * this id, or its results are gone), as writing. */
 ZP_API int zp_results_open(zp_ctx *ctx, zp_results **ret_results, uint64_t id);
 
 /* As zp_map_next() and zp_map_get(). Errors: likewise; what ended the map
- * (-ECANCELED, ...); ZP_EGONE (its owner has died before it was done, or
- * results were not read in time, or by another reader). */
+ * (-ECANCELED, ...; -ENOSPC: the state had no room for its results); ZP_EGONE
+ * (results were not read in time: one of the readers is told so, once, and goes
+ * on behind them; or the owner has died before the map was done, or nobody has
+ * looked for its end in time); -EBUSY (inside of another wait for RESULTS); as
+ * writing. */
 ZP_API int zp_results_next(zp_results *results, zp_map_result *ret_result,
                            double timeout);
 ZP_API int zp_results_get(zp_results *results, double timeout,

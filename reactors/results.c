@@ -357,8 +357,8 @@ take_segment(zp_results *results, double patience)
         free(t.got.bytes.addr);
         return rc;
     }
-    if (!results->left || !t.got.bytes.addr) /* of the one before, or cut off */
-        results->from = results->size = 0;
+    if (!results->left || (!t.left && !t.got.bytes.addr))
+        results->from = results->size = 0; /* a new run, or one cut off */
     results->head = t.head;
     results->looked = zp__now();
     results->segment = t.segment;
