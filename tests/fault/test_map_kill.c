@@ -509,12 +509,12 @@ begun(zp_ctx *ctx, int64_t n)
 }
 
 static void
-poison(unsigned tries)
+poison(size_t count, unsigned tries, int64_t n)
 {
     zp_ctx *ctx = new_ctx(NULL);
-    int64_t n = zp_test_instrumented() || tries > 10 ? 100 : 400, each = 50;
+    int64_t each = n < 50 ? n : 50;
     numbers from = {.end = n};
-    zp_mapping *map = start_counting(ctx, MAP(.count = 3, .tries = tries),
+    zp_mapping *map = start_counting(ctx, MAP(.count = count, .tries = tries),
                                      count_and_die, &from, each);
     unsigned expected = tries ? tries : 5;
     char times[20];
@@ -545,11 +545,13 @@ poison(unsigned tries)
 static void
 test_poison(void **state)
 {
+    int64_t n = zp_test_instrumented() ? 100 : 400;
+
     (void)state;
-    poison(1);
-    poison(2);
-    poison(0);
-    poison(80); /* nobody has to wait for long, however often they die */
+    poison(3, 1, n);
+    poison(3, 2, n);
+    poison(3, 0, n);
+    poison(1, 80, 10); /* its worker is there again at once, each time */
 }
 
 /* Whatever dies, no item is begun a second time. */
