@@ -302,7 +302,7 @@ test_a_slow_source_leaves_the_loop_its_turn(void **state)
         next_of(map);
     assert_ok(zp_map_next(map, NULL, SECONDS));
     ev_prepare_stop(zp_ev_loop(ctx), &me.turn);
-    assert_in_range(me.most, 1, 10);
+    assert_in_range(me.most, 1, 40); /* some for each of what woke it */
     zp_map_free(map);
     zp_ctx_free(ctx);
 }
