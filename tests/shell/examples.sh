@@ -321,9 +321,9 @@ check leader leader "$((2 * ${ZP_TEST_SLOW:-1}))"
 same "cookie_eater | cat ends" 11 "$("$bin/cookie_eater" | cat | wc -l)"
 
 # Again and again, all of them at once, while the processors are busy with other
-# things: two hundred feasts, and twenty rounds of the others.
-rounds=50
-others=20
+# things: a hundred feasts, and ten rounds of the others.
+rounds=25
+others=10
 case ${ZP_TEST_SLOW-1} in 1) ;; *) rounds=2 others=2 ;; esac
 busy=()
 for ((i = 0; i < $(nproc); i++)); do
