@@ -70,8 +70,8 @@ typedef struct zp__server {
     uint8_t batch[ZP__BATCH][ZP__TOPIC_SIZE];
     size_t n_syncs;
     uint8_t syncs[ZP__SYNCS][ZP__TOPIC_SIZE];
-    unsigned gone; /* a watcher unsubscribed or ended: so many more checks of
-                      readers and slots, it may take a while to die */
+    unsigned gone; /* a watcher left, or a parent died: so many looks at
+                      what is left behind, it may take a while to die */
 
     int bells[ZP__SLOTS]; /* descriptors of the watchers' bells */
     unsigned n_bells, max_bells;

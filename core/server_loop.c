@@ -35,6 +35,7 @@
 #include "core/error.h"
 #include "core/loop.h"
 #include "core/server.h"
+#include "core/stale.h"
 #include "core/zmq_call.h"
 
 #define PASSES 64        /* in a row, before others get a turn */
@@ -193,6 +194,7 @@ do_duties(zp__server *server)
         server->gone -= server->gone > 0;
         (void)zp__store_check_readers(server->store);
         zp__slots_clear(server->board);
+        zp__run_tidy(server->place.run);
     }
     zp__server_bells_tidy(server);
     return zp__server_send_late(server, true);

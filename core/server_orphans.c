@@ -166,6 +166,7 @@ walk(zp__server *server)
         if (!add(orphans, id,
                  record.boot == zp__boot_hash() ? &record.id : &nobody))
             break;
+        server->gone = 2; /* what its parent has left in the run directory */
     }
     zp__view_end(server->view);
     orphans->some = rows > 0 || orphans->after > 0;

@@ -24,6 +24,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,14 +113,16 @@ is_bell(const char *name)
     return strcmp(name, same) == 0;
 }
 
-/* The socket of a swarm, "swarm.TID.N"? */
-static bool
-is_swarm(const char *name)
+/* The socket of a swarm, "swarm.PID.N"? Its pid, or 0. */
+static int
+swarm_pid(const char *name)
 {
-    unsigned tid, n;
+    unsigned pid, n;
     int end = 0;
-    return sscanf(name, "swarm.%8x.%8x%n", &tid, &n, &end) == 2 &&
-           name[end] == '\0';
+    if (sscanf(name, "swarm.%8x.%8x%n", &pid, &n, &end) != 2 ||
+        name[end] != '\0' || pid > INT_MAX)
+        return 0;
+    return (int)pid;
 }
 
 static bool
@@ -127,7 +131,7 @@ is_known(const char *name)
     size_t i = 0;
     while (files[i] && strcmp(files[i], name) != 0)
         i++;
-    return files[i] != NULL || is_bell(name) || is_swarm(name);
+    return files[i] != NULL || is_bell(name) || swarm_pid(name);
 }
 
 /* Could a run directory of ours look like this? One without a board lost its
@@ -244,7 +248,7 @@ clear_bells(int dir, const char *prefix)
     DIR *list = copy >= 0 ? fdopendir(copy) : NULL;
     if (list) {
         for (struct dirent *entry; (entry = readdir(list));)
-            if (is_bell(entry->d_name) || is_swarm(entry->d_name))
+            if (is_bell(entry->d_name) || swarm_pid(entry->d_name))
                 unlinkat(dirfd(list), entry->d_name, 0);
         closedir(list);
         return;
@@ -255,6 +259,21 @@ clear_bells(int dir, const char *prefix)
         snprintf(path, sizeof path, "%sbell.%u", prefix, i);
         unlinkat(dir, path, 0);
     }
+}
+
+/* A process that has the pid of a dead one since makes its own sockets anew. */
+void
+zp__run_tidy(const char *run)
+{
+    DIR *list = opendir(run);
+    if (!list)
+        return;
+    for (struct dirent *entry; (entry = readdir(list));) {
+        int pid = swarm_pid(entry->d_name);
+        if (pid && kill(pid, 0) < 0 && errno == ESRCH)
+            unlinkat(dirfd(list), entry->d_name, 0);
+    }
+    closedir(list);
 }
 
 void

@@ -33,6 +33,10 @@ enum zp__fate zp__stale_remove(int base, const char *name, bool wanted,
  * stand behind PREFIX. */
 void zp__run_clear(int dir, const char *prefix);
 
+/* In the directory RUN of a state that is in use: remove the sockets of swarms
+ * whose process has ended without a word. */
+void zp__run_tidy(const char *run);
+
 /* Two random numbers' worth of bits; never fails. */
 uint64_t zp__random(void);
 

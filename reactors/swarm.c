@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -159,7 +160,7 @@ on_timer(void *user)
 static int
 open_socket(zp_swarm *swarm)
 {
-    static _Thread_local unsigned count;
+    static _Atomic unsigned count;
     zp_ctx *ctx = swarm->ctx;
     char path[ZP__PATH_MAX], name[64];
     void *zmq;
@@ -172,7 +173,8 @@ open_socket(zp_swarm *swarm)
     rc = zp__client_zmq(ctx->client, &zmq);
     if (rc < 0)
         return rc;
-    snprintf(name, sizeof name, "swarm.%x.%x", (unsigned)gettid(), count++);
+    snprintf(name, sizeof name, "swarm.%x.%x", (unsigned)getpid(),
+             atomic_fetch_add(&count, 1));
     snprintf(swarm->address, sizeof swarm->address, "ipc://%s",
              zp__place_file(&ctx->place, name, path));
     zp__own_begin();

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 
 #include <ev.h>
 
@@ -477,6 +478,52 @@ test_cancelling_costs_no_other_map(void **state)
     zp_ctx_free(ctx);
 }
 
+/* ------------------------------------------------------- another process --
+ */
+
+/* Attached to ADDRESS, with a swarm, until it is killed. */
+static _Noreturn void
+keep_a_swarm(const char *address, const zp_sync *sync)
+{
+    zp_ctx *ctx = NULL;
+    zp_swarm *swarm;
+
+    if (zp_ctx_attach(&ctx, address, NULL) < 0 ||
+        zp_swarm_new(ctx, &swarm, SWARM(.count = 2)) < 0 ||
+        zp_ctx_dispatch(ctx) < 0)
+        _exit(1);
+    zp_sync_post(sync);
+    for (;;)
+        pause();
+}
+
+/* A swarm whose process was killed leaves no socket in a state that goes on. */
+static void
+test_a_killed_owner_leaves_nothing(void **state)
+{
+    zp_ctx *ctx = new_ctx(NULL);
+    const char *address = zp_ctx_address(ctx);
+    struct files_wait w = {.ctx = ctx};
+    zp_sync sync;
+    pid_t pid;
+
+    (void)state;
+    zp_sync_open(&sync);
+    w.files = zp_test_entries(zp_ctx_address(ctx));
+    pid = fork();
+    if (pid == 0)
+        keep_a_swarm(address, &sync);
+    zp_sync_wait(&sync, SECONDS);
+    assert_true(zp_test_entries(zp_ctx_address(ctx)) > w.files);
+    assert_ok(kill(pid, SIGKILL));
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    if (!zp_test_until(as_few_files, &w, 20))
+        fail_msg("%d files, not %d", zp_test_entries(zp_ctx_address(ctx)),
+                 w.files);
+    zp_sync_close(&sync);
+    zp_ctx_free(ctx);
+}
+
 int
 main(void)
 {
@@ -495,6 +542,7 @@ main(void)
         ZP_TEST(test_once_loses_what_is_unheard),
         ZP_TEST(test_a_stop_ends_what_nobody_has_ended),
         ZP_TEST(test_cancelling_costs_no_other_map),
+        ZP_TEST(test_a_killed_owner_leaves_nothing),
     };
 
     return zp_test_main("map_rules", tests, sizeof tests / sizeof *tests, 60);
