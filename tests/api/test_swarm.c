@@ -4,6 +4,7 @@
  */
 #include "tests/api/mapping.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <time.h>
 
@@ -77,6 +78,39 @@ test_maps_at_once(void **state)
 }
 
 /* A long map does not keep a short one waiting: it comes after some tasks. */
+/* What a map took of its workers' memory goes with it. */
+static void
+test_workers_forget_their_maps(void **state)
+{
+    static char text[1 << 20];
+    const zp_bin bin = {text, sizeof text};
+    zp_ctx *ctx = new_ctx(NULL);
+    zp_swarm *swarm = new_swarm(ctx, 1);
+    zp_value *common = NULL;
+    long memory = 0;
+    int pid = 0;
+
+    (void)state;
+    memset(text, 'x', sizeof text);
+    assert_ok(zp_value_new(&common, "B", &bin));
+    for (int round = 0; round < 50; round++) {
+        numbers one = {.end = 1};
+        zp_mapping *map =
+            swarm_numbers(swarm, MAP(.common = common), tell_pid, &one);
+
+        assert_returns(zp_map_get(map, SECONDS, "i", &pid), 1);
+        zp_map_free(map);
+        if (round == 9)
+            memory = zp_test_vm_private(pid);
+    }
+    if (!zp_test_instrumented())
+        assert_in_range(zp_test_vm_private(pid), 1, memory + (10 << 10));
+    zp_value_free(common);
+    zp_swarm_free(swarm);
+    expect_processes(ctx, 0);
+    zp_ctx_free(ctx);
+}
+
 static int
 square_slowly(zp_ctx *ctx, const zp_value *item, const zp_value *common)
 {
@@ -263,6 +297,84 @@ test_fewer_workers_while_all_are_busy(void **state)
 
 /* ------------------------------------------------------------------- stop --
  */
+
+/* Posts the first common pipe, waits for the second, and tells who it is. */
+static int
+posts_and_waits(zp_ctx *ctx, const zp_value *item, const zp_value *common)
+{
+    zp_sync up, go;
+    int rc = zp_value_get(common, "iiii", &up.fd[0], &up.fd[1], &go.fd[0],
+                          &go.fd[1]);
+
+    if (rc < 0)
+        return rc;
+    zp_sync_post(&up);
+    zp_sync_wait(&go, SECONDS);
+    return tell_pid(ctx, item, common);
+}
+
+struct begun_wait { /* until so many items were begun */
+    zp_mapping *map;
+    zp_sync *up;
+    int left;
+};
+
+static bool
+are_begun(void *user)
+{
+    struct begun_wait *w = user;
+    struct pollfd up = {.fd = w->up->fd[0], .events = POLLIN};
+
+    assert_returns(zp_map_next(w->map, NULL, 0), -ETIMEDOUT);
+    while (w->left > 0 && poll(&up, 1, 0) > 0) {
+        zp_sync_wait(w->up, SECONDS);
+        w->left--;
+    }
+    return w->left == 0;
+}
+
+/* It ends with the item that it is at: all the others are somebody else's. */
+static void
+test_who_leaves_gives_back(void **state)
+{
+    zp_ctx *ctx = new_ctx(NULL);
+    numbers from = {.end = 40, .each = 40};
+    int of_first = 0, first = 0, pid;
+    zp_value *common = NULL;
+    zp_sync up, go;
+    zp_swarm *swarm;
+    struct begun_wait h;
+
+    (void)state;
+    zp_sync_open(&up);
+    zp_sync_open(&go);
+    swarm = new_swarm(ctx, 2);
+    assert_ok(zp_value_new(&common, "iiii", &up.fd[0], &up.fd[1], &go.fd[0],
+                           &go.fd[1]));
+    h = (struct begun_wait){.up = &up, .left = 2};
+    h.map = swarm_numbers(swarm, MAP(.common = common, .chunk = 10),
+                          posts_and_waits, &from);
+    assert_true(zp_test_until(are_begun, &h, SECONDS));
+    assert_ok(zp_swarm_resize(swarm, 1));
+    for (int i = 0; i < 3; i++) /* the loop has its turn */
+        assert_returns(zp_map_next(h.map, NULL, 0.01), -ETIMEDOUT);
+    for (int i = 0; i < 40; i++)
+        zp_sync_post(&go);
+    for (int i = 0; i < 40; i++) {
+        assert_returns(zp_map_get(h.map, SECONDS, "i", &pid), 1);
+        first = i ? first : pid;
+        of_first += pid == first;
+    }
+    assert_true(of_first == 1 || of_first == 39);
+    assert_int_equal(progress_of(h.map).again, 0);
+    zp_map_free(h.map);
+    zp_value_free(common);
+    zp_swarm_free(swarm);
+    expect_processes(ctx, 0);
+    zp_ctx_free(ctx);
+    zp_sync_close(&up);
+    zp_sync_close(&go);
+}
 
 static void
 test_stop_when_all_is_done(void **state)
@@ -708,12 +820,14 @@ main(void)
     const struct CMUnitTest tests[] = {
         ZP_TEST(test_maps_one_after_the_other),
         ZP_TEST(test_maps_at_once),
+        ZP_TEST(test_workers_forget_their_maps),
         ZP_TEST(test_maps_take_turns),
         ZP_TEST(test_maps_take_turns_item_by_item),
         ZP_TEST(test_a_map_that_is_cancelled_beside_others),
         ZP_TEST(test_single_tasks),
         ZP_TEST(test_more_and_fewer_workers),
         ZP_TEST(test_fewer_workers_while_all_are_busy),
+        ZP_TEST(test_who_leaves_gives_back),
         ZP_TEST(test_stop_when_all_is_done),
         ZP_TEST(test_stop_an_endless_map),
         ZP_TEST(test_stop_by_force),
