@@ -909,8 +909,8 @@ test_the_window_bounds_a_slow_reader(void **state)
 {
     zp_ctx *ctx = new_ctx(NULL);
     numbers from = {.end = 1000000};
-    zp_mapping *map =
-        map_numbers(ctx, SHARED(.window_bytes = 1 << 20), pad, &from);
+    zp_mapping *map = map_numbers(
+        ctx, SHARED(.chunk = 1, .window_bytes = 1 << 20), pad, &from);
     zp_results *results;
     uint64_t before;
 
