@@ -946,6 +946,8 @@ fill_state(zp_ctx *ctx)
     free(bytes);
 }
 
+/* (Pages that readers had pinned may come free meanwhile: then there is room.)
+ */
 static void
 test_no_room(void **state)
 {
@@ -953,15 +955,21 @@ test_no_room(void **state)
     zp_ctx *ctx = new_ctx(&small);
     zp_mapping *map = map_fed(ctx, SHARED(0), pad);
     zp_results *results = open_map(ctx, map);
+    int end = -ENOSPC, rc;
 
     (void)state;
     fill_state(ctx);
     assert_ok(zp_map_add(map, "I", &(int64_t){0}));
-    assert_returns(zp_results_next(results, NULL, SECONDS), -ENOSPC);
-    assert_has(zp_ctx_error(ctx), "full");
-    expect_end(results, -ENOSPC);
-    assert_returns(zp_map_wait(map, SECONDS), -ENOSPC);
-    assert_has(zp_ctx_error(ctx), "full");
+    rc = zp_results_next(results, NULL, SECONDS);
+    if (rc == 1) {
+        end = 0;
+        assert_ok(zp_map_end(map));
+    } else {
+        assert_int_equal(rc, -ENOSPC);
+        assert_has(zp_ctx_error(ctx), "full");
+    }
+    expect_end(results, end);
+    assert_returns(zp_map_wait(map, SECONDS), end);
     zp_results_free(results);
     zp_map_free(map);
     assert_int_equal(count_keys(ctx), 0);
