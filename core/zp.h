@@ -1254,12 +1254,12 @@ ZP_API int zp_process_get_value(zp_ctx *ctx, uint64_t id, zp_value **ret_value);
  *     ... with ZP_ONCE         ZP_ELOST        NULL           likewise
  *
  * Items are run *at least once*, and each has exactly one result; with ZP_ONCE
- * at most once: then an item that was done is ZP_ELOST, too, if its worker ended
- * before the result had left it. A map ends with its caller: its process, its
- * context, its swarm.
+ * at most once: then an item that was done is ZP_ELOST, too, if its worker
+ * ended before the result had left it. A map ends with its caller: its process,
+ * its context, its swarm.
  *
- * Callbacks, sources too, are held back by a wait with ZP_HOLD; but not those of
- * a map that is waited for inside of it, by zp_map_next(), get() or wait().
+ * Callbacks, sources too, are held back by a wait with ZP_HOLD; but not those
+ * of a map that is waited for inside of it, by zp_map_next(), get() or wait().
  */
 typedef struct zp_swarm zp_swarm;
 typedef struct zp_mapping zp_mapping;

@@ -82,7 +82,7 @@ next(zp_mapping *map, zp_map_result *ret, double timeout, bool *ret_gone)
         if (rc < 0)
             return rc;
         map->ready = false;
-        if (!deadline)
+        if (!(deadline > 0))
             deadline = zp__now() + timeout;
         rc = wait_for(map, &map->ready, left, ret_gone);
         if (timeout > 0)
