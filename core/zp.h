@@ -1361,9 +1361,9 @@ ZP_API int zp_map_end(zp_mapping *map);
  * -ETIMEDOUT, ZP_EBREAK, a callback's negative value, -ECANCELED (cancelled, or
  * its swarm was stopped before zp_map_end(), or before its source had no more),
  * the source function's own, ZP_ECRASHLOOP (the workers die without having
- * done anything), -EINVAL (there is a result_fn; TIMEOUT is NaN), -EPIPE (all that was added
- * is read, and nobody has said zp_map_end()), -EDEADLK inside an atomic
- * operation. */
+ * done anything), -EINVAL (there is a result_fn; TIMEOUT is NaN), -EPIPE (all
+ * that was added is read, and nobody has said zp_map_end()), -EDEADLK inside an
+ * atomic operation. */
 ZP_API int zp_map_next(zp_mapping *map, zp_map_result *ret_result,
                        double timeout);
 
