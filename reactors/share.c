@@ -26,9 +26,8 @@
 #define KEEP 60.0           /* seconds */
 #define SEGMENT (256 << 10) /* bytes; less if the state takes no more */
 #define SEGMENT_MIN 1024
-#define PATIENCE                                                               \
-    0.01 /* seconds for the state's lock; twice that next time ... */
-#define PATIENCE_MAX 0.05 /* ... up to this */
+#define PATIENCE 0.01 /* seconds for the state's lock; twice that next ... */
+#define PATIENCE_MAX 0.05 /* ... time, up to this */
 #define FULL_SMALLER 4    /* times that the state was full: smaller segments */
 #define FULL_MAX 20       /* ... and it is an error */
 #define TURN 0.005        /* seconds, until the loop's turn */

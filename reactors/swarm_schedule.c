@@ -24,14 +24,13 @@
 #define WORTH_IT 0.0002 /* seconds of work that are worth being taken back */
 #define SILENT 0.02     /* a worker unheard of for so long is in a slow item */
 #define PUMP_MAX 0.005  /* seconds until the loop has its turn again */
-#define SPAWN_AGAIN                                                            \
-    0.002              /* seconds until a failed fork is tried again, ...      \
-                        */
-#define SPAWN_DOUBLE 6 /* ... twice as many so many times */
-#define SPAWN_TRIES 10 /* at least, and ... */
-#define SPAWN_PATIENCE                                                         \
-    5 /* ... seconds, in vain, without any worker: no more                     \
-       */
+/* A fork that failed is tried again after so many seconds, twice as many so
+ * many times; given up after so many tries, and so many seconds, without any
+ * worker. */
+#define SPAWN_AGAIN 0.002
+#define SPAWN_DOUBLE 6
+#define SPAWN_TRIES 10
+#define SPAWN_PATIENCE 5
 
 /* --------------------------------------------------------------- workers -- */
 
