@@ -127,6 +127,9 @@ void zp__ctx_waits_gone(zp_ctx *ctx);
 int zp__ctx_guard_server(zp_ctx *ctx);
 void zp__ctx_unguard_server(zp_ctx *ctx);
 
+/* The zmq context, made on demand: 0, or an error. */
+int zp__ctx_zmq(zp_ctx *ctx, void **ret);
+
 /* Has the state been closed, or has its owner ended without a server to tell
  * (looked for only with THOROUGH)? Then it is marked as closed. */
 bool zp__ctx_closed(zp_ctx *ctx, bool thorough);

@@ -246,6 +246,14 @@ need_client(zp_ctx *ctx)
     return ctx->client ? 0 : zp__client_new(&ctx->client, &ctx->place);
 }
 
+int
+zp__ctx_zmq(zp_ctx *ctx, void **ret)
+{
+    int rc = need_client(ctx);
+
+    return rc < 0 ? rc : zp__client_zmq(ctx->client, ret);
+}
+
 /* The smaller of two timeouts (negative: for ever). */
 static double
 sooner(double a, double b)

@@ -375,12 +375,7 @@ open_socket(zp__feed *feed)
     void *zmq;
     int rc;
 
-    if (!ctx->client) {
-        rc = zp__client_new(&ctx->client, &ctx->place);
-        if (rc < 0)
-            return rc;
-    }
-    rc = zp__client_zmq(ctx->client, &zmq);
+    rc = zp__ctx_zmq(ctx, &zmq);
     if (rc < 0)
         return rc;
     snprintf(feed->address, sizeof feed->address, "ipc://%s",

@@ -210,9 +210,9 @@ map_alone(zp_ctx *ctx, zp_mapping **ret_map, const zp_map_options *options,
     return 0;
 }
 
-int
-zp_map(zp_ctx *ctx, zp_mapping **ret_map, const zp_map_options *options,
-       zp_map_fn *fn, zp_map_source_fn *source, void *user)
+static int
+map_entered(zp_ctx *ctx, zp_mapping **ret_map, const zp_map_options *options,
+            zp_map_fn *fn, zp_map_source_fn *source, void *user, bool per_item)
 {
     zp_map_options taken;
     int rc = zp__ctx_enter(ctx);
@@ -220,22 +220,22 @@ zp_map(zp_ctx *ctx, zp_mapping **ret_map, const zp_map_options *options,
     if (rc == 0)
         rc = take(&taken, options, true, fn, ret_map);
     if (rc == 0)
-        rc = map_alone(ctx, ret_map, &taken, fn, source, user, false);
+        rc = map_alone(ctx, ret_map, &taken, fn, source, user, per_item);
     return zp__ctx_done(ctx, rc);
+}
+
+int
+zp_map(zp_ctx *ctx, zp_mapping **ret_map, const zp_map_options *options,
+       zp_map_fn *fn, zp_map_source_fn *source, void *user)
+{
+    return map_entered(ctx, ret_map, options, fn, source, user, false);
 }
 
 int
 zp_spawn_map(zp_ctx *ctx, zp_mapping **ret_map, const zp_map_options *options,
              zp_map_fn *fn, zp_map_source_fn *source, void *user)
 {
-    zp_map_options taken;
-    int rc = zp__ctx_enter(ctx);
-
-    if (rc == 0)
-        rc = take(&taken, options, true, fn, ret_map);
-    if (rc == 0)
-        rc = map_alone(ctx, ret_map, &taken, fn, source, user, true);
-    return zp__ctx_done(ctx, rc);
+    return map_entered(ctx, ret_map, options, fn, source, user, true);
 }
 
 int

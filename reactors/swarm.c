@@ -164,13 +164,9 @@ open_socket(zp_swarm *swarm)
     zp_ctx *ctx = swarm->ctx;
     char path[ZP__PATH_MAX], name[64];
     void *zmq;
-    int rc = 0;
+    int rc;
 
-    if (!ctx->client)
-        rc = zp__client_new(&ctx->client, &ctx->place);
-    if (rc < 0)
-        return rc;
-    rc = zp__client_zmq(ctx->client, &zmq);
+    rc = zp__ctx_zmq(ctx, &zmq);
     if (rc < 0)
         return rc;
     snprintf(name, sizeof name, "swarm.%x.%x", (unsigned)getpid(),

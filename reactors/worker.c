@@ -446,13 +446,9 @@ open_socket(crew *me, const zp__worker *worker)
     zp__name name = zp__worker_name(worker);
     zp_ctx *ctx = me->ctx;
     void *zmq;
-    int rc = 0;
+    int rc;
 
-    if (!ctx->client)
-        rc = zp__client_new(&ctx->client, &ctx->place);
-    if (rc < 0)
-        return rc;
-    rc = zp__client_zmq(ctx->client, &zmq);
+    rc = zp__ctx_zmq(ctx, &zmq);
     if (rc < 0)
         return rc;
     zp__own_begin();
