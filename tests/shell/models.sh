@@ -45,8 +45,8 @@ is_wrong() {
     return 1
 }
 
-if [ "${ZP_SANITIZER-no}" != no ] || [ "${ZP_MODELS-yes}" = no ]; then
-    echo "1..0 # SKIP a model is the same however and wherever it is built"
+if [ "${ZP_SANITIZER-no}" != no ]; then
+    echo "1..0 # SKIP a model is the same whatever the library is built with"
     exit 0
 fi
 for tool in spin gcc; do
