@@ -299,7 +299,8 @@ test_passed_at_its_end(void **state)
     recorder ends = {.ctx = f->ctx, .then = end_turn};
     recorder brief = {.ctx = f->ctx, .then = look_at_end, .user = &value};
     zp_watch_options oldest = {.size = sizeof oldest, .flags = ZP_OLDEST};
-    zp_watch_options soon = {.size = sizeof soon, .timeout = 0.005};
+    double brevity = 0.02 * zp_test_slow();
+    zp_watch_options soon = {.size = sizeof soon, .timeout = brevity};
 
     set(f->other, "e", 1);
     for (int i = 0; i < 20; i++)
@@ -309,7 +310,7 @@ test_passed_at_its_end(void **state)
     assert_ok(zp_call_when_change(f->state, NULL, ZP_KEYS("k"), &oldest, record,
                                   &ends));
     assert_ok(zp_run(f->ctx));
-    usleep(10000);
+    usleep((useconds_t)(1.5e6 * brevity));
     assert_ok(zp_run(f->ctx)); /* in which the time is over */
     assert_int_equal(brief.n, 0);
     flood(f);
