@@ -120,7 +120,6 @@ make_zmq(zp__client *client)
     if (zmq) {
         zmq_ctx_set(zmq, ZMQ_BLOCKY, 0);
         zmq_ctx_set(zmq, ZMQ_IO_THREADS, 1);
-        zmq_ctx_set(zmq, ZMQ_MAX_SOCKETS, 64);
         dealer = new_dealer(zmq, client->address);
     }
     if (rc == 0 && !dealer)

@@ -524,6 +524,30 @@ test_two_swarms(void **state)
     zp_ctx_free(ctx);
 }
 
+/* Each has a socket of its own. */
+static void
+test_many_swarms(void **state)
+{
+    zp_swarm *swarms[70];
+    size_t n = zp_test_instrumented() ? 10 : 70;
+    zp_ctx *ctx = new_ctx(NULL);
+
+    (void)state;
+    for (size_t i = 0; i < n; i++)
+        swarms[i] = new_swarm(ctx, 1);
+    for (size_t i = 0; i < n; i++) {
+        numbers from = {.end = 3};
+        zp_mapping *map = swarm_numbers(swarms[i], NULL, square, &from);
+
+        expect_squares(map, 0, 3, 0);
+        zp_map_free(map);
+    }
+    for (size_t i = 0; i < n; i++)
+        zp_swarm_free(swarms[i]);
+    expect_processes(ctx, 0);
+    zp_ctx_free(ctx);
+}
+
 static void *
 map_in_thread(void *user)
 {
@@ -833,6 +857,7 @@ main(void)
         ZP_TEST(test_stop_by_force),
         ZP_TEST(test_free_with_maps_alive),
         ZP_TEST(test_two_swarms),
+        ZP_TEST(test_many_swarms),
         ZP_TEST(test_two_contexts_in_two_threads),
         ZP_TEST(test_workers_among_processes),
         ZP_TEST(test_a_context_that_waits),
