@@ -571,7 +571,7 @@ test_stop(void **state)
 
     (void)state;
     zp_sync_open(&up);
-    proc = spawn(ctx, NULL, sleeps, &up);
+    proc = spawn(ctx, SPAWN(.grace = SECONDS), sleeps, &up);
     zp_sync_wait(&up, 20);
     assert_int_equal(zp_stop(proc, &result), ZP_EFAILED);
     assert_int_equal(result.signal, SIGTERM);

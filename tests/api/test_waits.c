@@ -324,8 +324,8 @@ test_stop_of_stopped(void **state)
 static void
 test_stop_all(void **state)
 {
-    zp_ctx *ctx = new_ctx(
-        &(zp_ctx_options){.size = sizeof(zp_ctx_options), .grace = 0.2});
+    zp_ctx *ctx = new_ctx(&(zp_ctx_options){.size = sizeof(zp_ctx_options),
+                                            .grace = 0.5 * zp_test_slow()});
     zp_result results[5];
     int code = -EIO;
     zp_proc *proc;
